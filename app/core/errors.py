@@ -1,6 +1,9 @@
 """The errors of this project. Only `api/errors.py` maps them to HTTP statuses."""
 
 from collections.abc import Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class VideoMomentsError(Exception):
@@ -18,6 +21,13 @@ class ConfigurationError(VideoMomentsError):
 
 class NotFound(VideoMomentsError):
     """The named object does not exist."""
+
+
+def require_found(found: T | None, not_found: type[NotFound]) -> T:
+    """Return `found`. Raises the error if it is None."""
+    if found is None:
+        raise not_found
+    return found
 
 
 class VideoNotFound(NotFound):

@@ -300,14 +300,12 @@ class StreamRequestIntake:
         return await enqueue_run(conn, video, RunType.FULL, requested.request, given_identifier=requested.identifier)
 
     async def _reject_message_of_unknown_run(self, run_identifier: str, entry: RejectedStreamEntry) -> None:
-        if not await self._run_exists(run_identifier):
+        run = None
+        if is_valid_identifier(run_identifier):
+            async with self._database.connect() as conn:
+                run = await RunRepository(conn).get_by_identifier(run_identifier)
+        if run is None:
             await self._accept_or_reject(entry, None, None, _RUN_NOT_FOUND)
-
-    async def _run_exists(self, run_identifier: str) -> bool:
-        if not is_valid_identifier(run_identifier):
-            return False
-        async with self._database.connect() as conn:
-            return await RunRepository(conn).get_by_identifier(run_identifier) is not None
 
 
 async def _is_enqueued(conn: Connection, requested: RequestedRun) -> bool | None:

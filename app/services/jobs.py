@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from redis.asyncio import Redis
 
-from app.core.errors import FileMissing, MomentNotFound
+from app.core.errors import FileMissing, MomentNotFound, VideoNotFound, require_found
 from app.core.masking import mask_secrets
 from app.database import Database
 from app.models.runs import RunStatus
@@ -15,7 +15,6 @@ from app.models.stages import Stage
 from app.repositories.jobs import JobRepository, JobRun
 from app.services.live_runs import read_live_stage_progress
 from app.services.runs import utc_to_unix_seconds
-from app.services.videos import require_video
 from app.storage import Storage, find_audio_file
 
 
@@ -71,7 +70,7 @@ class JobStatusReader:
 
     async def get_audio_status(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
-            job = require_video(await JobRepository(conn).get_audio_job(video))
+            job = require_found(await JobRepository(conn).get_audio_job(video), VideoNotFound)
         if job.run is not None:
             return _make_job_status(job.run, None)
         try:
@@ -82,24 +81,24 @@ class JobStatusReader:
 
     async def get_transcription_status(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
-            job = require_video(await JobRepository(conn).get_transcript_job(video))
+            job = require_found(await JobRepository(conn).get_transcript_job(video), VideoNotFound)
         return _make_job_status(job.run, job.result_created_at, elapsed_seconds=job.processing_seconds)
 
     async def get_generation_status(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
-            job = require_video(await JobRepository(conn).get_moments_job(video))
+            job = require_found(await JobRepository(conn).get_moments_job(video), VideoNotFound)
         return _make_job_status(job.run, job.result_created_at)
 
     async def get_refinement_status(self, video: str, moment: str) -> JobStatus:
         async with self._database.connect() as conn:
-            job = require_video(await JobRepository(conn).get_refinement_job(video, moment))
+            job = require_found(await JobRepository(conn).get_refinement_job(video, moment), VideoNotFound)
         if not job.has_moment:
             raise MomentNotFound
         return _make_job_status(job.run, job.result_created_at)
 
     async def get_clips_status(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
-            job = require_video(await JobRepository(conn).get_clips_job(video))
+            job = require_found(await JobRepository(conn).get_clips_job(video), VideoNotFound)
         if job.run is None:
             return _make_job_status(None, job.result_created_at, progress=JobProgress(job.originals, job.clips, 0))
         counts = job.run.clips

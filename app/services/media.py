@@ -22,6 +22,7 @@ from app.core.errors import (
     StorageUnavailable,
     VideoMomentsError,
     VideoNotFound,
+    require_found,
 )
 from app.core.text import is_valid_identifier, list_unicode_forms, to_nfc
 from app.database import Connection, Database
@@ -79,9 +80,7 @@ async def open_first_existing_file(storage: Storage, urls: Sequence[str]) -> Asy
 
 
 async def get_clip_url(conn: Connection, video: str, moment: str) -> str:
-    location = await MediaUrlRepository(conn).get_clip_location(video, moment)
-    if location is None:
-        raise VideoNotFound
+    location = require_found(await MediaUrlRepository(conn).get_clip_location(video, moment), VideoNotFound)
     if not location.has_moment:
         raise MomentNotFound
     if location.url is None:
@@ -101,10 +100,7 @@ async def find_clip_url_by_legacy_name(conn: Connection, filename: str) -> str:
     videos = [clip[:position] for position, character in enumerate(clip) if character == "_"]
     # gs:// URLs are unescaped, file:// URLs are escaped, and some file systems decompose letters.
     endings = {ending for form in list_unicode_forms(filename) for ending in (f"/{form}", f"/{quote(form)}")}
-    url = await MediaUrlRepository(conn).find_clip_url(videos, clip, list(endings))
-    if url is None:
-        raise ClipNotFound
-    return url
+    return require_found(await MediaUrlRepository(conn).find_clip_url(videos, clip, list(endings)), ClipNotFound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +120,9 @@ async def check_clip_availability(
     database: Database, redis: Redis, storage: Storage, video: str, moment: str
 ) -> ClipAvailability:
     async with database.connect() as conn:
-        inputs = await MomentRepository(conn).get_refinement_inputs(video, moment, CLIP_PADDING_SECONDS)
-    if inputs is None:
-        raise VideoNotFound
+        inputs = require_found(
+            await MomentRepository(conn).get_refinement_inputs(video, moment, CLIP_PADDING_SECONDS), VideoNotFound
+        )
     if not inputs.has_moment:
         raise MomentNotFound
     missing = _CLIP_IS_AUDIO if inputs.clip_is_audio else await _find_clip_problem(storage, inputs.clip_url)

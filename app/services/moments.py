@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypedDict, Unpack
 
-from app.core.errors import InvalidMoment, MomentNotFound, VideoNotFound
+from app.core.errors import InvalidMoment, MomentNotFound, VideoNotFound, require_found
 from app.core.text import clean_line
 from app.database import Connection
 from app.models import Moment, Video
@@ -110,9 +110,7 @@ async def lock_video_and_moment(
     conn: Connection, video_identifier: str, identifier: str
 ) -> tuple[Video, Moment | None]:
     """Lock a video's row; return the video and its moment, or None for an unknown moment. Raises `VideoNotFound`."""
-    video = await VideoRepository(conn).lock_video(video_identifier)
-    if video is None:
-        raise VideoNotFound
+    video = require_found(await VideoRepository(conn).lock_video(video_identifier), VideoNotFound)
     moment = await MomentRepository(conn).get_by_identifier(identifier)
     return video, moment if moment is not None and moment.video_id == video.id else None
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Literal
 
-from app.core.errors import GenerationConfigNotFound, PromptNotFound, VideoNotFound
+from app.core.errors import GenerationConfigNotFound, PromptNotFound, VideoNotFound, require_found
 from app.core.masking import mask_stored_text
 from app.database import Connection
 from app.models import GenerationConfig, Prompt
@@ -22,9 +22,7 @@ async def list_prompts(conn: Connection, limit: int, after: int) -> list[PromptS
 
 
 async def get_prompt(conn: Connection, prompt_id: int) -> Prompt:
-    prompt = await PromptRepository(conn).get(prompt_id)
-    if prompt is None:
-        raise PromptNotFound
+    prompt = require_found(await PromptRepository(conn).get(prompt_id), PromptNotFound)
     texts = (mask_stored_text(prompt.user_prompt), mask_stored_text(prompt.system_prompt))
     return replace(prompt, user_prompt=texts[0], system_prompt=texts[1])
 
@@ -41,10 +39,7 @@ async def list_generation_configs(
 
 
 async def get_generation_config(conn: Connection, config_id: int) -> GenerationConfig:
-    config = await GenerationConfigRepository(conn).get(config_id)
-    if config is None:
-        raise GenerationConfigNotFound
-    return config
+    return require_found(await GenerationConfigRepository(conn).get(config_id), GenerationConfigNotFound)
 
 
 async def list_moments(
@@ -74,9 +69,7 @@ _GET_SOURCE: Mapping[Source, Callable[[Connection, int], Awaitable[object]]] = {
 
 async def read_lineage(conn: Connection, video_identifier: str) -> bytes:
     """Return a video with all data derived from it as a JSON document, secrets masked. Raises `VideoNotFound`."""
-    document = await ProvenanceRepository(conn).read_lineage_json(video_identifier)
-    if document is None:
-        raise VideoNotFound
+    document = require_found(await ProvenanceRepository(conn).read_lineage_json(video_identifier), VideoNotFound)
     if len(document) <= _LARGE_BYTES:
         return _mask_secrets_in_json(document)
     return await asyncio.to_thread(_mask_secrets_in_json, document)

@@ -19,6 +19,7 @@ from app.core.errors import (
     RunInputMissing,
     StorageUnavailable,
     VideoNotFound,
+    require_found,
 )
 from app.core.guarded_http import AddressGuard
 from app.core.validation import InputInteger, InputLine, InputNumber, NormalizedText
@@ -249,10 +250,9 @@ class RunStarter:
 
     async def _get_preconditions(self, video: str, run_type: RunType, moment: str = "") -> RunPreconditions:
         async with self._database.connect() as conn:
-            preconditions = await JobRepository(conn).get_run_preconditions(video, run_type, moment)
-        if preconditions is None:
-            raise VideoNotFound
-        return preconditions
+            return require_found(
+                await JobRepository(conn).get_run_preconditions(video, run_type, moment), VideoNotFound
+            )
 
     async def _find_address_refusal(self, url: str) -> AddressRefused | None:
         """Return why requests must not be sent to a URL, such as a private address; None if they may."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from redis.asyncio import Redis
 
 from app.ai.registry import is_local_model_name
-from app.core.errors import FileMissing, NoMatchingRun, RunNotFound, VideoNotFound
+from app.core.errors import FileMissing, NoMatchingRun, RunNotFound, VideoNotFound, require_found
 from app.core.masking import mask_values
 from app.core.text import is_valid_identifier
 from app.database import Connection, Database
@@ -209,9 +209,7 @@ async def list_failed_runs(conn: Connection, limit: int, before: int | None) -> 
 async def get_failed_run(database: Database, redis: Redis, run_identifier: str) -> FailedRunDetails:
     """Return a failed run with secrets masked, which earlier versions may have stored. Raises `RunNotFound`."""
     async with database.connect() as conn:
-        failed = await EndedRunRepository(conn).get_failed_run(run_identifier)
-    if failed is None:
-        raise RunNotFound
+        failed = require_found(await EndedRunRepository(conn).get_failed_run(run_identifier), RunNotFound)
     await load_api_keys_for_masking(redis)
     raw_answer = await asyncio.to_thread(mask_values, failed.raw_answer)
     return replace(failed, request=mask_values(failed.request), raw_answer=raw_answer)

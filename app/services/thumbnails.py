@@ -19,6 +19,7 @@ from app.core.errors import (
     ThumbnailNotFound,
     VideoMomentsError,
     VideoNotFound,
+    require_found,
 )
 from app.core.thread_pool import ThreadPool
 from app.database import Database
@@ -61,18 +62,14 @@ class ThumbnailService:
         Raises `VideoNotFound`, `ThumbnailNotFound`, `StorageUnavailable` and `StorageFull`.
         """
         async with self._database.connect() as conn:
-            owner = await ThumbnailRepository(conn).get_video_as_owner(video_identifier)
-        if owner is None:
-            raise VideoNotFound
+            owner = require_found(await ThumbnailRepository(conn).get_video_as_owner(video_identifier), VideoNotFound)
         async with AsyncExitStack() as stack:
             yield await self._open_or_make_thumbnail(stack, owner, f"{thumbnail_folder_key(video_identifier)}/")
 
     @asynccontextmanager
     async def open_clip_thumbnail(self, video: str, moment: str) -> AsyncIterator[OpenFile]:
         async with self._database.connect() as conn:
-            found = await ThumbnailRepository(conn).get_clip_as_owner(video, moment)
-        if found is None:
-            raise VideoNotFound
+            found = require_found(await ThumbnailRepository(conn).get_clip_as_owner(video, moment), VideoNotFound)
         has_moment, owner = found
         if not has_moment:
             raise MomentNotFound

@@ -11,7 +11,7 @@ from heapq import heappush, heapreplace
 from itertools import groupby, pairwise
 from typing import Any
 
-from app.core.errors import TranscriptNotFound, VideoNotFound
+from app.core.errors import TranscriptNotFound, VideoNotFound, require_found
 from app.database import Database
 from app.repositories import TranscriptRepository
 from app.repositories.transcripts import TranscriptVersion
@@ -50,9 +50,7 @@ class Captions:
 
 async def render_captions(database: Database, video_identifier: str, caption_format: CaptionFormat) -> Captions:
     async with database.connect() as conn:
-        found = await TranscriptRepository(conn).read_segments_json(video_identifier)
-    if found is None:
-        raise VideoNotFound
+        found = require_found(await TranscriptRepository(conn).read_segments_json(video_identifier), VideoNotFound)
     version, segments = found
     if segments is None:
         raise TranscriptNotFound

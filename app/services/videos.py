@@ -6,14 +6,14 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Self, TypeVar, cast
+from typing import Self, cast
 from urllib.parse import urlsplit
 
 from cachetools import LRUCache
 from isal import igzip
 
 from app.core.config import Settings
-from app.core.errors import InvalidInput, TranscriptNotFound, VideoNotFound
+from app.core.errors import InvalidInput, TranscriptNotFound, VideoNotFound, require_found
 from app.core.masking import mask_secrets
 from app.core.text import clean_line, find_control_character, fold_letters, has_invisible_characters, is_utf8
 from app.database import BatchLoader, Connection, OpenConnection
@@ -34,7 +34,6 @@ _RESERVED_IN_URLS = frozenset("/\\?#%")  # browsers turn a backslash into a slas
 _CACHE_BYTES = 64 * 1024 * 1024
 # 300 kB of JSON take 0.4 ms at this level and become 50 kB; zlib's fastest level takes 1.7 ms.
 _COMPRESSION_LEVEL = 2
-FoundT = TypeVar("FoundT")
 
 
 def check_video_identifier(identifier: str) -> None:
@@ -95,9 +94,7 @@ async def update_video(conn: Connection, identifier: str, changes: VideoChanges)
         check_source_url(source_url)
     async with conn.transaction():
         videos = VideoRepository(conn)
-        video = await videos.lock_video(identifier)
-        if video is None:
-            raise VideoNotFound
+        video = require_found(await videos.lock_video(identifier), VideoNotFound)
         if source_url is not None and source_url == mask_secrets(video.source_url or ""):
             changes.pop("source_url")  # the client sent back the masked form
         if not changes:
@@ -190,17 +187,17 @@ class BatchedVideoReader:
         )
 
     async def get_video(self, video_identifier: str) -> DetailedVideoCard:
-        return require_video(await self._cards.get(video_identifier))
+        return require_found(await self._cards.get(video_identifier), VideoNotFound)
 
     async def list_video_file_urls(self, video_identifier: str) -> tuple[str, ...]:
         """Return the URLs of a video's playable files, the preferred one first and its original file last."""
-        return require_video(await self._files.get(video_identifier))
+        return require_found(await self._files.get(video_identifier), VideoNotFound)
 
     async def list_moments(self, video_identifier: str) -> list[MomentWithConfig]:
-        return require_video(await self._moments.get(video_identifier))
+        return require_found(await self._moments.get(video_identifier), VideoNotFound)
 
     async def get_transcript_version(self, video_identifier: str) -> TranscriptVersion:
-        version = require_video(await self._transcript_versions.get(video_identifier))
+        version = require_found(await self._transcript_versions.get(video_identifier), VideoNotFound)
         if version.id is None:
             raise TranscriptNotFound
         return version
@@ -210,8 +207,8 @@ class BatchedVideoReader:
         if document is not None and document.version == await self.get_transcript_version(video_identifier):
             return document
         async with aclosing(self._open_connection()) as connections:
-            version, pieces = require_video(
-                await TranscriptRepository(await anext(connections)).read_json_document(video_identifier)
+            version, pieces = require_found(
+                await TranscriptRepository(await anext(connections)).read_json_document(video_identifier), VideoNotFound
             )
         if not pieces:
             raise TranscriptNotFound
@@ -219,13 +216,6 @@ class BatchedVideoReader:
         if len(document.gzipped_json) <= _CACHE_BYTES:
             self._documents[video_identifier] = document
         return document
-
-
-def require_video(found: FoundT | None) -> FoundT:
-    """Return what was found of a video. Raises `VideoNotFound` for None."""
-    if found is None:
-        raise VideoNotFound
-    return found
 
 
 async def _load_moments_of_videos(conn: Connection, video_identifiers: list[str]) -> dict[str, list[MomentWithConfig]]:
