@@ -64,12 +64,12 @@ def test_an_empty_database_lacks_everything(databases: Databases) -> None:
             "the schema has CHECK ((end_time > start_time))",
         ),
         (
-            "ALTER TABLE videos ALTER title TYPE varchar(100)",
-            "column videos.title is varchar(100), the schema has varchar(500)",
+            "ALTER TABLE videos ALTER resolution TYPE varchar(100)",
+            "column videos.resolution is varchar(100), the schema has varchar(20)",
         ),
         (
-            'ALTER TABLE videos ALTER title TYPE varchar(500) COLLATE "C"',
-            'column videos.title is varchar(500) collate "C", the schema has varchar(500)',
+            'ALTER TABLE videos ALTER resolution TYPE varchar(20) COLLATE "C"',
+            'column videos.resolution is varchar(20) collate "C", the schema has varchar(20)',
         ),
         (
             "ALTER TABLE clips ALTER cloud_url DROP NOT NULL",
