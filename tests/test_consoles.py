@@ -15,7 +15,7 @@ from rich.table import Table
 
 from app.cli import library_import
 from app.cli.command_line import commands, main
-from app.cli.run_progress import open_progress
+from app.cli.run_output import open_run_progress
 from app.core.config import Settings
 from app.core.console import accept_any_text, open_console
 from app.embedded import install
@@ -110,9 +110,9 @@ def _print_table(console: Console) -> None:
 
 
 def _show_bar(console: Console) -> None:
-    progress = open_progress(console)
-    progress.show({Stage.DOWNLOAD: StageRecord(StageStatus.FAILED, 1.0, 2.0, error=_HOSTILE)})
-    progress.end()
+    progress = open_run_progress(console)
+    progress.show_stages({Stage.DOWNLOAD: StageRecord(StageStatus.FAILED, 1.0, 2.0, error=_HOSTILE)})
+    progress.close()
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_the_report_is_written_before_the_summary_is_printed(
         raise BrokenPipeError
 
     library.add_moments("talk", make_row())
-    monkeypatch.setattr(library_import, "print_summary", fail)
+    monkeypatch.setattr(library_import, "print_import_summary", fail)
     settings = Settings(database_url=own_database_url, data_dir=tmp_path / "data")
     report = tmp_path / "report.json"
     with pytest.raises(BrokenPipeError):

@@ -1,6 +1,7 @@
 """The command line: its commands, what ends them, and their exit statuses."""
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -8,14 +9,13 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from app import __version__
-from app.cli.configuration import keys, print_settings
 from app.cli.database import database
-from app.cli.import_command import import_directory
 from app.cli.intake import intake
 from app.cli.models import models
-from app.cli.run import run
-from app.cli.signals import signals_exit
-from app.cli.worker import work
+from app.cli.run import serve_or_run_video
+from app.cli.servers import open_migrated_servers
+from app.cli.signals import exit_on_signals
+from app.cli.worker import run_worker_until_signal
 from app.core.console import accept_any_text, open_console
 from app.core.errors import VideoMomentsError
 from app.core.logging import mask_tracebacks
@@ -30,22 +30,24 @@ _console = open_console()
 _errors = open_console(stderr=True)
 
 
-class _SignalledGroup(TyperGroup):
+class _SignalHandlingGroup(TyperGroup):
+    """The group of all commands, which a signal ends by an exception."""
+
     def invoke(self, *context: Any) -> Any:
-        with signals_exit():
+        with exit_on_signals():
             return super().invoke(*context)
 
 
 commands = typer.Typer(
-    cls=_SignalledGroup,
+    cls=_SignalHandlingGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
 
-def _print_version(is_asked: bool) -> None:
-    if is_asked:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         _console.print(f"VideoMoments {__version__}")
         raise typer.Exit
 
@@ -60,35 +62,110 @@ def _describe_program(
 
 
 commands.command(
+    "run",
     short_help="Serve the API, or find the moments of one video, on embedded servers where none is set.",
     epilog="Exit status with VIDEO: 0 when the run has completed, 1 when it has failed, 130 when it was cancelled.",
-)(run)
-commands.command(
+)(serve_or_run_video)
+
+
+def _parse_library_folder(text: str) -> Path:
+    from app.importer.legacy_files import NotALibrary, find_library_root
+
+    try:
+        return find_library_root(Path(text))
+    except NotALibrary as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _parse_report_path(text: str) -> Path:
+    path = Path(text)
+    if not path.absolute().parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {path.absolute().parent}")
+    return path
+
+
+@commands.command(
     "import",
     short_help="Bring a library of the previous backend into the database.",
     epilog="Exit status: 0 when everything is in; 1 when a row or a file was refused or a video failed, and the rest is"
     " in; 2 when nothing could be imported at all, or when the storage became full or went away: importing again goes"
     " on.",
-)(import_directory)
-commands.command("worker", short_help="Work on runs, beside a server or on another machine.")(work)
+)
+def import_library_folder(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", parser=_parse_library_folder, help="the static/ folder, or its parent")
+    ],
+    copy: Annotated[bool, typer.Option("--copy", help="bring the files of DIR into STORAGE_URL, too")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="write nothing, and say what would be written")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", parser=_parse_report_path, help="write the whole report to FILE, as JSON"),
+    ] = None,
+    bucket: Annotated[
+        str | None, typer.Option(help="the bucket of clips that name only a path: gs://BUCKET/clips/...")
+    ] = None,
+) -> int:
+    """Bring a library of the previous backend into the database.
+
+    That is videos, transcripts, moments, thumbnails, clips, the URL registry and the pipeline history. Nothing in DIR
+    is changed, and importing again changes nothing. The server serves the files from where they lie, or with --copy
+    from STORAGE_URL.
+    """
+    with open_migrated_servers(redis=False) as settings:
+        from app.cli.library_import import execute_import  # a second of imports, which no other command needs
+        from app.importer.importing import ImportOptions
+
+        return execute_import(settings, directory, ImportOptions(dry_run, bucket, copy), report)
+
+
+commands.command("worker", short_help="Work on runs, beside a server or on another machine.")(run_worker_until_signal)
 commands.add_typer(intake, name="intake", short_help="What other programs asked for and could not become a run.")
 commands.add_typer(
     models, name="models", short_help="The AI models that runs use: their addresses, keys and parameters."
 )
 commands.add_typer(database, name="db", short_help="Create, migrate and check the database.")
+keys = typer.Typer(rich_markup_mode=None, help="The keys that clients of the API send.")
 commands.add_typer(keys, name="keys", short_help="The keys that clients of the API send.")
-commands.command("settings")(print_settings)
+
+
+@keys.command("new")
+def print_new_api_key(
+    read_only: Annotated[bool, typer.Option("--read-only", help="a key that may read and change nothing")] = False,
+    admin: Annotated[
+        bool, typer.Option("--admin", help="a key that may change models too, and where they are called")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option(help="what the log calls it; without one it gets a name of its own")
+    ] = None,
+) -> int:
+    """Make a key and print it once."""
+    from app.core.api_keys import Access, make_api_key
+
+    if read_only and admin:
+        raise typer.BadParameter("not allowed with --read-only", param_hint="'--admin'")
+    access: Access = "read" if read_only else "admin" if admin else "write"
+    secret, entry = make_api_key(name, access)
+    _console.print(f"Key, which is shown this once:  {secret}", markup=False)
+    _console.print(f"Entry for API_KEYS:             {entry}", markup=False)
+    return 0
+
+
+@commands.command("settings")
+def print_settings() -> int:
+    """Print every setting with its default."""
+    from app.core.config import describe_settings
+
+    for name, default, meaning in describe_settings():
+        _console.print(f"{name}={default}  # {meaning}", markup=False)
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit status.
-
-    An expected failure is 1 and one sentence on stderr, a usage error 2.
-    """
+    """Run one command and return its exit status: 1 with one sentence on stderr for a failure, 2 for a usage error."""
     accept_any_text()
     mask_tracebacks()
     try:
-        return invoke(arguments)
+        return run_command(arguments)
     except typer.TyperException as error:
         _print_usage_error(error)
         return error.exit_code
@@ -97,14 +174,14 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        if (reason := _describe_failure(error)) is None:
+        if (reason := _describe_expected_failure(error)) is None:
             raise
         _errors.print(mask_secrets(reason), markup=False)
         return 1
 
 
-def invoke(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit status, or raise what it failed with."""
+def run_command(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit status, or raise the error with which it failed."""
     arguments = sys.argv[1:] if arguments is None else arguments
     program = _SCRIPT if _COMPLETION_OPTIONS & set(arguments) else _PROGRAM
     command = get_command(commands)
@@ -120,8 +197,8 @@ def _print_usage_error(error: typer.TyperException) -> None:
     _errors.print(f"{_PROGRAM}: error: {error.format_message()}", markup=False)
 
 
-def _describe_failure(error: Exception) -> str | None:
-    """Return one sentence for what a command failed with, or None for a defect of this code."""
+def _describe_expected_failure(error: Exception) -> str | None:
+    """Return one sentence for a failure of a server or the input, None for a defect of this code."""
     from psycopg import Error as DatabaseError  # what a command that fails has imported anyway
     from redis.exceptions import RedisError
 

@@ -18,17 +18,12 @@ if TYPE_CHECKING:
 
 _console = open_console()
 
-database = typer.Typer(rich_markup_mode=None)
-_BackupFile = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
-
-
-@database.callback()
-def _describe_group() -> None:
-    """Create, migrate and check the database."""
+database = typer.Typer(rich_markup_mode=None, help="Create, migrate and check the database.")
+_BackupPath = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
 
 
 @database.command("create")
-def create() -> int:
+def create_missing_database() -> int:
     """Create the database where it does not exist."""
     from app.database.migrations import create_database
 
@@ -39,18 +34,18 @@ def create() -> int:
 
 
 @database.command("upgrade")
-def upgrade() -> int:
+def upgrade_database() -> int:
     """Migrate the database to this code's revision."""
     from app.database import migrations
 
     with open_servers(redis=False) as settings:
         migrations.create_database(settings)
         migrations.upgrade_to_head()
-    return print_revisions()
+    return print_database_revision()
 
 
 @database.command("current")
-def print_revisions() -> int:
+def print_database_revision() -> int:
     """Print the revision of the database and of the code."""
     from app.database.migrations import list_migration_revisions, read_database_revision
 
@@ -62,7 +57,7 @@ def print_revisions() -> int:
 
 
 @database.command("check", short_help="Compare the database with db/schema.sql.")
-def check() -> int:
+def print_schema_differences() -> int:
     """Compare the database with db/schema.sql: exit status 1 where they differ."""
     from app.database.catalog import list_schema_differences
 
@@ -76,14 +71,14 @@ def check() -> int:
 
 
 @database.command("rebuild-search")
-def rebuild_search() -> int:
+def rebuild_search_index() -> int:
     """Make again what full-text search needs."""
     with open_servers(redis=False) as settings:
-        _console.print(f"{asyncio.run(_rebuild_search(settings))} transcripts are searchable")
+        _console.print(f"{asyncio.run(_rebuild_search_index(settings))} transcripts are searchable")
         return 0
 
 
-async def _rebuild_search(settings: "Settings") -> int:
+async def _rebuild_search_index(settings: "Settings") -> int:
     from app.database import open_async_connection
     from app.repositories.search import SearchRepository
 
@@ -92,7 +87,7 @@ async def _rebuild_search(settings: "Settings") -> int:
 
 
 @database.command("backup", short_help="Write the database to a file.")
-def back_up(file: _BackupFile) -> int:
+def back_up_database(file: _BackupPath) -> int:
     """Write the database to a file, which is replaced once the new one is complete."""
     from app.services.backups import create_backup
 
@@ -100,12 +95,12 @@ def back_up(file: _BackupFile) -> int:
         create_backup(settings, file)
         size = file.stat().st_size / 1024
         _console.print(f"The database is in {file} ({size:,.0f} KB)", markup=False)
-        _console.print(f"Not in it: {_name_media(settings)}, and the models in Redis", markup=False)
+        _console.print(f"Not in it: {_describe_missing_data(settings)}", markup=False)
         return 0
 
 
 @database.command("restore")
-def restore(file: _BackupFile) -> int:
+def restore_database(file: _BackupPath) -> int:
     """Restore a backup into a new database or one without rows."""
     from app.database.migrations import list_migration_revisions, read_database_revision
     from app.services.backups import restore_backup
@@ -115,13 +110,14 @@ def restore(file: _BackupFile) -> int:
         revision, head = read_database_revision(settings), list_migration_revisions()[0]
         advice = "" if revision == head else ", run `python -m app db upgrade` next"
         _console.print(f"The database is restored, at revision {revision}{advice}", markup=False)
-        _console.print(f"Not in the backup: {_name_media(settings)}, and the models in Redis", markup=False)
+        _console.print(f"Not in the backup: {_describe_missing_data(settings)}", markup=False)
         return 0
 
 
-def _name_media(settings: "Settings") -> str:
-    place = settings.storage_url or str(settings.data_dir.absolute() / "media")
-    return f"the media in {place}"
+def _describe_missing_data(settings: "Settings") -> str:
+    """Name the data that a backup lacks."""
+    media_location = settings.storage_url or settings.data_dir.absolute() / "media"
+    return f"the media in {media_location}, and the models in Redis"
 
 
 @database.command("psql", short_help="Open psql on the database.")

@@ -27,11 +27,16 @@ _log = logging.getLogger("app.importer")
 _SECONDS_BETWEEN_LINES = 5.0
 
 
-class ProgressBars:
-    """A bar for the videos, and one for the bytes where files are copied."""
+class ImportProgressBars:
+    """Progress bars of an import on a terminal: one for videos, and one for bytes where files are copied."""
 
     def __init__(self, console: Console) -> None:
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), _AmountColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            _AmountColumn(),
+            TimeRemainingColumn(),
+        )
         self._bar = Bar(*columns, console=console, transient=True)
         self._videos = self._bar.add_task("Importing", total=None, rows=0)
         self._files = self._bar.add_task("Copying", total=None, visible=False)
@@ -52,7 +57,7 @@ class ProgressBars:
 
 
 class _AmountColumn(ProgressColumn):
-    """Videos and rows, or bytes and bytes per second."""
+    """A progress bar's text of videos and rows, or of bytes and bytes per second."""
 
     def render(self, task: Task) -> Text:
         if "rows" in task.fields:
@@ -61,8 +66,8 @@ class _AmountColumn(ProgressColumn):
         return Text(f"{decimal(int(task.completed))} of {decimal(int(task.total or 0))}, {rate}/s")
 
 
-class ProgressLog:
-    """A line in the log every few seconds."""
+class ImportProgressLog:
+    """Progress of an import in the log, as one line every five seconds."""
 
     def __init__(self) -> None:
         self._videos = self._done = self._rows = 0
@@ -113,12 +118,12 @@ _MEANINGS = {
 }
 
 
-def print_summary(report: ImportReport, console: Console) -> None:
-    """Print what was imported and what was not. The whole of it is in the report's JSON."""
-    _print_tables(report, console)
-    for line in _describe_files(report):
+def print_import_summary(report: ImportReport, console: Console) -> None:
+    """Print the counts of an import's report, and the first ten entries of each kind."""
+    _print_row_counts(report, console)
+    for line in _describe_imported_files(report):
         console.print(line, markup=False)
-    lines = _first_lines(report)
+    lines = _format_first_entries(report)
     for kind in EntryKind:
         if count := report.counts[kind]:
             console.print()
@@ -129,7 +134,7 @@ def print_summary(report: ImportReport, console: Console) -> None:
                 console.print(f"  … and {count - len(lines[kind]):,} more: --report FILE writes them all", markup=False)
 
 
-def _print_tables(report: ImportReport, console: Console) -> None:
+def _print_row_counts(report: ImportReport, console: Console) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("table")
     for title in ("new", "changed", "unchanged"):
@@ -143,37 +148,40 @@ def _print_tables(report: ImportReport, console: Console) -> None:
     console.print(f"{mode}{speed}, {report.rows_per_second:,.0f} rows/s", markup=False)
 
 
-def _describe_files(report: ImportReport) -> Iterator[str]:
+def _describe_imported_files(report: ImportReport) -> Iterator[str]:
     if report.copy:
         copied, verb = report.copied, "to be copied" if report.dry_run else "copied"
-        new, old = _count_files(copied.new_files, copied.new_bytes), _count_files(copied.old_files, copied.old_bytes)
+        new, old = (
+            _format_files(copied.new_files, copied.new_bytes),
+            _format_files(copied.old_files, copied.old_bytes),
+        )
         yield f"{new} {verb}, {old} already there"
         if report.elsewhere:
             yield f"{report.elsewhere:,} rows name files in buckets or on other hosts, which are not copied"
     if report.in_place:
-        yield f"{report.in_place:,} files are served from where they lie; {_explain_folders(report)}"
+        yield f"{report.in_place:,} files are served from where they lie; {_explain_library_dirs(report)}"
 
 
-def _count_files(count: int, size: int) -> str:
+def _format_files(count: int, size: int) -> str:
     return f"{count:,} files ({decimal(size)})"
 
 
-def _explain_folders(report: ImportReport) -> str:
+def _explain_library_dirs(report: ImportReport) -> str:
     setting = f"LIBRARY_DIRS={','.join(map(str, report.folders))}"
     if report.note_problem:
         return f"the server needs {setting}, because this failed: {report.note_problem}"
     return f"a server with another DATA_DIR needs {setting}"
 
 
-def _first_lines(report: ImportReport) -> dict[EntryKind, list[str]]:
+def _format_first_entries(report: ImportReport) -> dict[EntryKind, list[str]]:
     lines: dict[EntryKind, list[str]] = {kind: [] for kind in EntryKind}
     for entry in report.entries():
         if len(lines[EntryKind(entry["kind"])]) < _LINES_PER_KIND:
-            lines[EntryKind(entry["kind"])].append(_entry_line(entry))
+            lines[EntryKind(entry["kind"])].append(_format_report_entry(entry))
     return lines
 
 
-def _entry_line(entry: dict[str, Any]) -> str:
+def _format_report_entry(entry: dict[str, Any]) -> str:
     location = entry.get("file") or entry.get("video") or ""
     row = f" row {entry['row']}" if "row" in entry else ""
     content = json.dumps(entry["content"], ensure_ascii=False) if "content" in entry else ""
@@ -183,30 +191,32 @@ def _entry_line(entry: dict[str, Any]) -> str:
     return f"{location}{row}: {entry['reason']} {content}".rstrip().encode(errors="backslashreplace").decode()
 
 
-def execute_import(settings: Settings, directory: Path, how: ImportOptions, report_file: Path | None = None) -> int:
-    """Import with a progress bar or lines, print the summary and return the exit status."""
+def execute_import(settings: Settings, directory: Path, options: ImportOptions, report_file: Path | None = None) -> int:
+    """Import a library with progress bars or lines, print the summary, and return the exit status: 0, 1 or 2."""
     console, errors = open_console(), open_console(stderr=True)
-    progress: ImportProgress = ProgressBars(errors) if errors.is_terminal else ProgressLog()
+    progress: ImportProgress = ImportProgressBars(errors) if errors.is_terminal else ImportProgressLog()
     try:
-        report = asyncio.run(_import(settings, directory, how, progress))
+        report = asyncio.run(_import_with_storage(settings, directory, options, progress))
     except VideoMomentsError as error:
         errors.print(str(error), markup=False)
         return 2
     with report:
-        is_written = _write_report(report, report_file, errors)
-        print_summary(report, console)
+        is_written = _write_report_file(report, report_file, errors)
+        print_import_summary(report, console)
         return 0 if is_written and report.is_complete else 1
 
 
-async def _import(settings: Settings, directory: Path, how: ImportOptions, progress: ImportProgress) -> ImportReport:
+async def _import_with_storage(
+    settings: Settings, directory: Path, options: ImportOptions, progress: ImportProgress
+) -> ImportReport:
     storage = open_storage(settings)
     try:
-        return await import_library(settings, storage, directory, how, progress)
+        return await import_library(settings, storage, directory, options, progress)
     finally:
         await storage.aclose()
 
 
-def _write_report(report: ImportReport, path: Path | None, errors: Console) -> bool:
+def _write_report_file(report: ImportReport, path: Path | None, errors: Console) -> bool:
     if path is None:
         return True
     try:

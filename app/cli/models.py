@@ -24,10 +24,12 @@ _FIELDS = ("name", "kind", "base_url", "model_id", "supports_video", "top_p", "t
 
 _console = open_console()
 
-models = typer.Typer(rich_markup_mode=None)
+models = typer.Typer(
+    rich_markup_mode=None, help="The AI models that runs use. One without an address is answered by this machine."
+)
 
 
-def _key(text: str) -> str:
+def _parse_model_key(text: str) -> str:
     from app.ai.model_fields import check_model_key
 
     try:
@@ -36,7 +38,7 @@ def _key(text: str) -> str:
         raise typer.BadParameter(f"a key {error}") from None
 
 
-def _kind(text: str) -> str:
+def _parse_model_kind(text: str) -> str:
     from app.ai.registry import ModelKind
 
     if text not in set(ModelKind):
@@ -44,32 +46,27 @@ def _kind(text: str) -> str:
     return text
 
 
-_Key = Annotated[str, typer.Argument(metavar="KEY", parser=_key)]
-
-
-@models.callback()
-def _describe_group() -> None:
-    """The AI models that runs use. One without an address is answered by this machine."""
+_Key = Annotated[str, typer.Argument(metavar="KEY", parser=_parse_model_key)]
 
 
 @models.command("list")
-def list_models() -> int:
+def print_models() -> int:
     """List all models."""
-    _print_table(_use_registry(lambda registry: registry.list_models()))
+    _print_models_table(_call_with_registry(lambda registry: registry.list_models()))
     return 0
 
 
 @models.command("show")
-def show_model(key: _Key) -> int:
+def print_model(key: _Key) -> int:
     """Show one model."""
-    _show(key, _use_registry(lambda registry: registry.get_existing_model(key)))
+    _print_model_fields(key, _call_with_registry(lambda registry: registry.get_existing_model(key)))
     return 0
 
 
 @models.command("delete")
 def delete_model(key: _Key) -> int:
     """Delete one model."""
-    _use_registry(lambda registry: registry.delete_model(key))
+    _call_with_registry(lambda registry: registry.delete_model(key))
     _console.print(f"Deleted {key}", markup=False)
     return 0
 
@@ -81,7 +78,7 @@ def seed_models(
     ] = False,
 ) -> int:
     """Fill an empty registry with the defaults."""
-    count = _use_registry(lambda registry: registry.seed_defaults(force=force))
+    count = _call_with_registry(lambda registry: registry.seed_defaults(force=force))
     _console.print(f"Seeded {count} models")
     return 0
 
@@ -93,7 +90,9 @@ def set_model(
     kind: Annotated[
         str | None,
         typer.Option(
-            metavar="KIND", parser=_kind, help="what its server speaks: chat, transcription, parakeet or local"
+            metavar="KIND",
+            parser=_parse_model_kind,
+            help="its protocol: chat, transcription, parakeet or local",
         ),
     ] = None,
     base_url: Annotated[str | None, typer.Option(metavar="URL", help="address of its server; '' for none")] = None,
@@ -114,16 +113,16 @@ def set_model(
     values = (name, kind, base_url, model_id, supports_video, top_p, top_k)
     given: dict[str, Any] = {field: value for field, value in zip(_FIELDS, values, strict=True) if value is not None}
     if api_key or no_api_key:
-        given["api_key"] = _read_secret() if api_key else ""
-    changes = _read_changes(given)
-    stored = _use_registry(lambda registry: _set(registry, key, changes))
-    _show(key, stored)
+        given["api_key"] = _read_api_key() if api_key else ""
+    changes = _parse_model_changes(given)
+    stored = _call_with_registry(lambda registry: _create_or_update_model(registry, key, changes))
+    _print_model_fields(key, stored)
     if stored.is_key_removed:
         _console.print(KEY_REMOVED_NOTICE, markup=False)
     return 0
 
 
-def _use_registry(action: "Callable[[ModelRegistry], Awaitable[T]]") -> T:
+def _call_with_registry(action: "Callable[[ModelRegistry], Awaitable[T]]") -> T:
     from redis.exceptions import RedisError
 
     from app.ai.registry import ModelRegistry
@@ -140,7 +139,7 @@ def _use_registry(action: "Callable[[ModelRegistry], Awaitable[T]]") -> T:
         return asyncio.run(act())
 
 
-async def _set(registry: "ModelRegistry", key: str, changes: Mapping[str, Any]) -> "ModelConfig":
+async def _create_or_update_model(registry: "ModelRegistry", key: str, changes: Mapping[str, Any]) -> "ModelConfig":
     from app.ai.registry import ModelConfig
 
     if not changes or await registry.get_model(key) is not None:
@@ -148,8 +147,8 @@ async def _set(registry: "ModelRegistry", key: str, changes: Mapping[str, Any]) 
     return await registry.put_model(key, ModelConfig(**{"name": key, **changes}))
 
 
-def _read_changes(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the fields that are given. Raises `InvalidInput`, which names the one that cannot be."""
+def _parse_model_changes(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the validated fields as the registry stores them. Raises `InvalidInput` for the first invalid one."""
     from pydantic import ValidationError
 
     from app.ai.model_fields import ModelChanges, to_registry_values
@@ -163,8 +162,8 @@ def _read_changes(given: Mapping[str, Any]) -> Mapping[str, Any]:
         raise InvalidInput(describe_validation_error(f"--{option}", problem)) from None
 
 
-def _read_secret() -> str:
-    """Return an API key from where neither a list of processes nor a history of commands shows it."""
+def _read_api_key() -> str:
+    """Read the API key of a model from the environment, a prompt or standard input, where no process list shows it."""
     if secret := os.environ.get(_KEY_VARIABLE):
         return secret
     secret = getpass.getpass("API key: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
@@ -173,25 +172,27 @@ def _read_secret() -> str:
     return secret
 
 
-def _print_table(models: "Mapping[str, ModelConfig]") -> None:
+def _print_models_table(models: "Mapping[str, ModelConfig]") -> None:
     rows = [("key", "name", "kind", "answered by", "model id", "video", "API key")]
     for key, config in models.items():
         who = "this machine" if config.is_local else mask_secrets(config.base_url)
         secret = "set" if config.api_key else ""
-        rows.append((key, config.name, config.kind, who, config.model_id or "", _yes(config.supports_video), secret))
+        rows.append(
+            (key, config.name, config.kind, who, config.model_id or "", _yes_or_no(config.supports_video), secret)
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         _console.print(line.rstrip(), markup=False)
 
 
-def _show(key: str, config: "ModelConfig") -> None:
+def _print_model_fields(key: str, config: "ModelConfig") -> None:
     values = {name: mask_values(getattr(config, name)) for name in _FIELDS}
     values |= {"api_key": "set" if config.api_key else None, "updated_at": config.updated_at}
     for name, value in {"key": key, **values}.items():
-        shown = _yes(value) if isinstance(value, bool) else "" if value is None else value
+        shown = _yes_or_no(value) if isinstance(value, bool) else "" if value is None else value
         _console.print(f"{name:14}  {shown}".rstrip(), markup=False)
 
 
-def _yes(value: bool) -> str:
+def _yes_or_no(value: bool) -> str:
     return "yes" if value else "no"

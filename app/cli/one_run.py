@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.cli.run_progress import RunProgress
+from app.cli.run_output import RunProgress
 from app.core.config import Settings
 from app.core.errors import (
     AlreadyRunning,
@@ -39,7 +39,7 @@ _CANCEL_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class CommandRunResult:
-    """The status of an ended run with its error message, and the moments and clips of its video."""
+    """The status and message of an ended run, and the moments and clips of its video."""
 
     status: RunStatus
     message: str | None
@@ -48,64 +48,61 @@ class CommandRunResult:
 
 
 async def execute_run(video: str, request: RunRequest, settings: Settings, progress: RunProgress) -> CommandRunResult:
-    """Execute a run and wait for its end; cancel it when cancelled. `video` is a file, a URL or an identifier.
-
-    Raises what `RunStarter` and uploads raise.
-    """
+    """Execute a run of a file, a URL or a video's identifier to its end, and cancel it when cancelled."""
     settings = settings.model_copy(update={"worker_metrics": None})  # its address may be a worker's
     async with open_resources(make_resources(settings)) as resources:
         await prepare_redis_within(resources.redis, _REDIS_SECONDS)
-        identifier = await _start(video, request, resources, progress)
+        identifier = await _start_or_join_run(video, request, resources, progress)
         try:
             async with run_worker(resources):
-                run = await _follow(identifier, resources, progress)
+                run = await _show_progress_until_end(identifier, resources, progress)
         except BaseException:
             with suppress(NoMatchingRun):
                 await asyncio.wait_for(
                     cancel_runs_of_video(resources.database, resources.redis, identifier), _CANCEL_SECONDS
                 )
             raise
-        return await _read_end(identifier, run, resources)
+        return await _read_run_result(identifier, run, resources)
 
 
-async def _start(video: str, request: RunRequest, resources: Resources, progress: RunProgress) -> str:
-    """Have the run accepted and return the identifier of its video."""
-    run_requests = RunStarter(
+async def _start_or_join_run(video: str, request: RunRequest, resources: Resources, progress: RunProgress) -> str:
+    """Enqueue a full run, after an upload of a local file, or join the running one; return the video's identifier."""
+    run_starter = RunStarter(
         resources.database, resources.storage, resources.redis, resources.settings, resources.notifier.notify
     )
     if _URL.match(video):
-        _, resolved = await run_requests.start_full_run_from_url(video, request, force=False)
+        _, resolved = await run_starter.start_full_run_from_url(video, request, force=False)
         return resolved.video
-    size = _size_of_file(video)
-    identifier = to_nfc(video) if size is None else await _receive(Path(video), size, resources, progress)
+    size = _get_file_size(video)
+    identifier = to_nfc(video) if size is None else await _upload_or_find_video(Path(video), size, resources, progress)
     try:
         if not is_valid_identifier(identifier):
             raise VideoNotFound
-        await run_requests.start_full_run(identifier, request)
+        await run_starter.start_full_run(identifier, request)
     except VideoNotFound:
         raise NotFound(f"There is no file {video}, and no video of that id") from None
     except AlreadyRunning:
-        await _join(identifier, resources, progress)
+        await _join_running_run(identifier, resources, progress)
     return identifier
 
 
-async def _join(video: str, resources: Resources, progress: RunProgress) -> None:
-    """Go on with a run that was accepted before: nobody may be there to do it. Raises `AlreadyRunning`."""
+async def _join_running_run(video: str, resources: Resources, progress: RunProgress) -> None:
+    """Check that a full run of the video is running, which this worker can continue. Raises `AlreadyRunning`."""
     run = await find_newest_full_run(resources.database, resources.redis, video)
     if run is None or run.status != RunStatus.RUNNING:  # what runs is a part of one, which ends soon
         raise AlreadyRunning(f"Something else runs over '{video}', try again when it has ended")
-    progress.say(f"A run over '{video}' was started before: going on with that one")
+    progress.print_line(f"A run over '{video}' was started before: going on with that one")
 
 
-def _size_of_file(path: str) -> int | None:
+def _get_file_size(path: str) -> int | None:
     return Path(path).stat().st_size if Path(path).is_file() else None
 
 
-async def _receive(path: Path, size: int, resources: Resources, progress: RunProgress) -> str:
-    """Return the identifier of the video that a file is, or becomes."""
+async def _upload_or_find_video(path: Path, size: int, resources: Resources, progress: RunProgress) -> str:
+    """Return the identifier of the video that has this file, after an upload unless the library has it."""
     details, done = UploadDetails(filename=path.name), 0
-    if (known := await _find_same(path, size, details.identifier_from_filename, resources)) is not None:
-        progress.say("Using the video that the library has")
+    if (known := await _find_video_of_same_file(path, size, details.identifier_from_filename, resources)) is not None:
+        progress.print_line("Using the video that the library has")
         return known
     settings = resources.settings
     async with open_video_upload(
@@ -116,67 +113,65 @@ async def _receive(path: Path, size: int, resources: Resources, progress: RunPro
             while data := await asyncio.to_thread(file.read, _CHUNK_BYTES):
                 await upload.write_chunk(data)
                 done += len(data)
-                progress.receive(done, size)
+                progress.show_upload(done, size)
         return await upload.store_as_video(details)
 
 
-async def _find_same(path: Path, size: int, base: str, resources: Resources) -> str | None:
-    """Return the video that has this very file under the name that is derived from its file, with a suffix or not."""
-    if not base:
+async def _find_video_of_same_file(path: Path, size: int, derived_identifier: str, resources: Resources) -> str | None:
+    """Return the identifier, the derived one or that with a suffix, of the video with the same content; else None."""
+    if not derived_identifier:
         return None
     async with resources.database.connect() as conn:
-        names = await VideoRepository(conn).list_taken_identifiers(base)
-    derived = re.compile(rf"{re.escape(base)}(-\d+|-[0-9a-f]{{8}})?")
+        names = await VideoRepository(conn).list_taken_identifiers(derived_identifier)
+    derived = re.compile(rf"{re.escape(derived_identifier)}(-\d+|-[0-9a-f]{{8}})?")
     for name in sorted(filter(derived.fullmatch, names), key=lambda name: (len(name), name)):
-        if await _is_there(path, size, name, resources):
+        if await _has_same_stored_file(path, size, name, resources):
             return name
     return None
 
 
-async def _is_there(path: Path, size: int, identifier: str, resources: Resources) -> bool:
-    """Whether the library has this very file under its name."""
+async def _has_same_stored_file(path: Path, size: int, identifier: str, resources: Resources) -> bool:
     async with resources.database.connect() as conn:
         video = await VideoRepository(conn).get_by_identifier(identifier)
     if video is None:
         return False
     try:
         stored = await resources.storage.stat(video.cloud_url)
-        return stored.size == size and await _is_same(path, video.cloud_url, resources.storage)
+        return stored.size == size and await _is_same_content(path, video.cloud_url, resources.storage)
     except FileMissing:
         return False
 
 
-async def _is_same(path: Path, url: str, storage: Storage) -> bool:
-    with path.open("rb") as file, await asyncio.to_thread(storage.open_blocking, url) as other:
+async def _is_same_content(path: Path, url: str, storage: Storage) -> bool:
+    with path.open("rb") as file, await asyncio.to_thread(storage.open_blocking, url) as stored_file:
         while data := await asyncio.to_thread(file.read, _CHUNK_BYTES):
-            if await asyncio.to_thread(other.read, len(data)) != data:
+            if await asyncio.to_thread(stored_file.read, len(data)) != data:
                 return False
     return True
 
 
-async def _follow(video: str, resources: Resources, progress: RunProgress) -> RunSummary:
-    """Show how far the run is until it has ended."""
+async def _show_progress_until_end(video: str, resources: Resources, progress: RunProgress) -> RunSummary:
     while True:
         run = await find_newest_full_run(resources.database, resources.redis, video)
         if run is None:
             raise VideoNotFound
-        progress.show(reported_stages(run))
+        progress.show_stages(reported_stages(run))
         if run.status != RunStatus.RUNNING:
             return run
         await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _read_end(video: str, run: RunSummary, resources: Resources) -> CommandRunResult:
+async def _read_run_result(video: str, run: RunSummary, resources: Resources) -> CommandRunResult:
     async with resources.database.connect() as conn:
         row = await VideoRepository(conn).get_by_identifier(video)
         if row is None:
             raise VideoNotFound
         moments = await MomentRepository(conn).list_by_video(row.id)
         clips = await ClipRepository(conn).list_by_video(row.id)
-    message = run.error_message or (None if moments else _why_none(run))
+    message = run.error_message or (None if moments else _explain_no_moments(run))
     return CommandRunResult(RunStatus(run.status), message, moments, clips)
 
 
-def _why_none(run: RunSummary) -> str | None:
+def _explain_no_moments(run: RunSummary) -> str | None:
     record = reported_stages(run).get(Stage.GENERATION)
     return record.result.get("reason") if record else None

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_servers(*, redis: bool, share: bool = True) -> "Iterator[Settings]":
-    """Yield settings that name every server, and stop the servers that were started for this command."""
+    """Yield settings with the addresses of all servers; embedded ones run until the block ends where none is set."""
     from app.embedded.local import local_servers  # a second of imports, which --help does not need
 
     with local_servers(redis=redis, share=share) as settings:
@@ -19,10 +19,7 @@ def open_servers(*, redis: bool, share: bool = True) -> "Iterator[Settings]":
 
 @contextmanager
 def open_migrated_servers(*, redis: bool, share: bool = True, log_level: str | None = None) -> "Iterator[Settings]":
-    """Do that with the logs configured and the database at this code's revision.
-
-    `log_level` is for settings that name none.
-    """
+    """Open servers, configure the logs, and migrate the database; `log_level` is for settings that name none."""
     from app.core.config import get_settings
     from app.core.logging import configure_logging
     from app.database.migrations import (

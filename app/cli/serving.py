@@ -27,15 +27,15 @@ def run_server() -> int:
         if settings.run_pipeline_worker is None:
             os.environ["RUN_PIPELINE_WORKER"] = "true"  # the server reads its settings again
             get_settings.cache_clear()
-        with _listening(settings) as listener:
-            _print_addresses(settings, is_embedded)
+        with _open_listening_socket(settings) as listener:
+            _print_server_addresses(settings, is_embedded)
             if not settings.api_keys and not is_loopback_host(settings.host):
                 _log.warning(OPEN_TO_ALL, settings.host, settings.port)
-            return _serve(listener)
+            return _run_uvicorn(listener)
 
 
 @contextmanager
-def _listening(settings: Settings) -> Iterator[socket.socket]:
+def _open_listening_socket(settings: Settings) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         listener = socket.create_server((settings.host, settings.port), family=family)
@@ -46,7 +46,7 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
         yield listener
 
 
-def _serve(listener: socket.socket) -> int:
+def _run_uvicorn(listener: socket.socket) -> int:
     config = uvicorn.Config(
         "app.main:app",
         log_config=None,
@@ -60,7 +60,7 @@ def _serve(listener: socket.socket) -> int:
     return 0 if server.started else 1
 
 
-def _print_addresses(settings: Settings, is_embedded: bool) -> None:
+def _print_server_addresses(settings: Settings, is_embedded: bool) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{settings.port}"
     data = settings.data_dir.resolve() if is_embedded else "the database of DATABASE_URL"

@@ -8,20 +8,20 @@ from types import FrameType
 
 
 @contextmanager
-def signals_exit() -> Iterator[None]:
-    """Make SIGTERM, and the end of the terminal, raise as Ctrl-C does."""
+def exit_on_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into an exception like that of Ctrl-C, and into `SystemExit(128 + signal)` at the end."""
     received: list[int] = []
 
-    def leave(number: int, frame: FrameType | None) -> None:
+    def interrupt_program(number: int, frame: FrameType | None) -> None:
         received.append(number)
         interrupt = signal.getsignal(signal.SIGINT)
         if not callable(interrupt):
             raise SystemExit(128 + number)
         interrupt(signal.SIGINT, frame)  # that of asyncio cancels the main task, which an exception would not end well
 
-    with _handling(signal.SIGTERM, leave), ExitStack() as stack:
+    with _signal_handler(signal.SIGTERM, interrupt_program), ExitStack() as stack:
         if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
-            stack.enter_context(_handling(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM)))
+            stack.enter_context(_signal_handler(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM)))
         try:
             yield
         except KeyboardInterrupt:
@@ -31,8 +31,8 @@ def signals_exit() -> Iterator[None]:
 
 
 @contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Take Ctrl-C and SIGTERM for what they are to a server: its ordinary end."""
+def exit_normally_on_signals() -> Iterator[None]:
+    """Suppress the exceptions of Ctrl-C and SIGTERM, which end a server with exit status 0."""
     try:
         yield
     except KeyboardInterrupt:
@@ -43,7 +43,7 @@ def ended_by_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _handling(number: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def _signal_handler(number: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     before = signal.signal(number, handler)
     try:
         yield

@@ -14,17 +14,7 @@ if TYPE_CHECKING:
     from app.core.config import Settings
 
 
-def _count(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if not 1 <= number <= 100:
-        raise typer.BadParameter("a number from 1 to 100 is needed")
-    return number
-
-
-def _read_kinds(text: str) -> tuple[WorkKind, ...]:
+def _parse_work_kinds(text: str) -> tuple[WorkKind, ...]:
     names = [name.strip() for name in text.split(",")]
     if not set(names) <= set(WorkKind):
         needed = f"one or more of {', '.join(WorkKind)} are needed, with commas between them"
@@ -32,10 +22,10 @@ def _read_kinds(text: str) -> tuple[WorkKind, ...]:
     return tuple(kind for kind in WorkKind if kind in names)
 
 
-def work(
+def run_worker_until_signal(
     concurrency: Annotated[
         int | None,
-        typer.Option(metavar="N", parser=_count, help="stages to execute at once, instead of PIPELINE_CONCURRENCY"),
+        typer.Option(metavar="N", min=1, max=100, help="stages to execute at once, instead of PIPELINE_CONCURRENCY"),
     ] = None,
     stages: Annotated[
         str | None,
@@ -48,22 +38,22 @@ def work(
     DATABASE_URL, REDIS_URL and STORAGE_URL. Ctrl-C or SIGTERM ends it, as a rule within eight seconds, and another
     worker goes on with what it had claimed.
     """
-    kinds = tuple(WorkKind) if stages is None else _read_kinds(stages)
+    kinds = tuple(WorkKind) if stages is None else _parse_work_kinds(stages)
     with open_migrated_servers(redis=True) as settings:
         if concurrency is not None:
             settings = settings.model_copy(update={"pipeline_concurrency": concurrency})
-        asyncio.run(_work(settings, kinds))
+        asyncio.run(_run_worker_until_signal(settings, kinds))
     return 0
 
 
-async def _work(settings: "Settings", kinds: Sequence[WorkKind]) -> None:
+async def _run_worker_until_signal(settings: "Settings", kinds: Sequence[WorkKind]) -> None:
     from app.resources import make_resources, open_resources  # half a second of imports
     from app.worker.metrics import load_metrics_middleware
     from app.worker.worker import run_worker
 
     load_metrics_middleware(settings)
-    ending = asyncio.Event()
+    signalled = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ending.set)
+        asyncio.get_running_loop().add_signal_handler(number, signalled.set)
     async with open_resources(make_resources(settings)) as resources, run_worker(resources, kinds):
-        await ending.wait()
+        await signalled.wait()

@@ -3,11 +3,12 @@
 import codecs
 import io
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.table import Column, Table
 from rich.text import Text
 
 from app.core.text import escape_controls
@@ -34,6 +35,18 @@ class _EscapingConsole(Console):
 def open_console(*, stderr: bool = False) -> Console:
     """Return a console that prints each text as one line, as it is: no wrapping, markup, or colours for numbers."""
     return _EscapingConsole(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+def print_table(console: Console, columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows as a table on a terminal, elsewhere as lines of cells with tabs between them, without a header."""
+    if console.is_terminal:
+        table = Table(*columns, box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(*(Text(escape_controls(cell)) for cell in row))  # a cell may look like markup
+        console.print(table)
+        return
+    for row in rows:
+        console.file.write("\t".join(map(escape_controls, row)) + "\n")  # printing would make spaces of tabs
 
 
 def accept_any_text() -> None:

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from app.cli.command_line import invoke
+from app.cli.command_line import run_command
 from app.core.config import Settings
 from app.embedded import local
 from tests.importer.conftest import importer, legacy
@@ -19,6 +19,6 @@ def run_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
     def run(settings: Settings, *arguments: str) -> int:
         monkeypatch.setattr(local, "local_servers", lambda **_: nullcontext(settings))
-        return invoke(list(arguments))
+        return run_command(list(arguments))
 
     return run

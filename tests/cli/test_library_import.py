@@ -12,7 +12,7 @@ from rich.console import Console
 
 from app.cli import library_import
 from app.cli.command_line import main
-from app.cli.library_import import ProgressBars, ProgressLog, execute_import
+from app.cli.library_import import ImportProgressBars, ImportProgressLog, execute_import
 from app.core.config import Settings
 from app.importer.importing import ImportOptions
 from app.importer.report import ImportReport, TableCount
@@ -183,7 +183,7 @@ def report(tmp_path: Path) -> Iterator[ImportReport]:
 
 def test_a_terminal_shows_a_bar_with_videos_and_rows(report: ImportReport) -> None:
     output = io.StringIO()
-    bar = ProgressBars(Console(file=output, force_terminal=True, width=120))
+    bar = ImportProgressBars(Console(file=output, force_terminal=True, width=120))
     bar.start_progress(2, 0)
     bar.update_progress(report)
     bar.stop_progress()
@@ -201,7 +201,7 @@ def test_a_log_gets_a_line_when_some_time_has_passed(
 ) -> None:
     monkeypatch.setattr(library_import, "_SECONDS_BETWEEN_LINES", seconds)
     with caplog.at_level(logging.INFO, "app.importer"):
-        log = ProgressLog()
+        log = ImportProgressLog()
         log.start_progress(2, 0)
         log.update_progress(report)
         log.stop_progress()
@@ -210,7 +210,7 @@ def test_a_log_gets_a_line_when_some_time_has_passed(
 
 def test_a_terminal_shows_a_bar_with_bytes_and_their_rate_where_files_are_copied(report: ImportReport) -> None:
     output = io.StringIO()
-    bar = ProgressBars(Console(file=output, force_terminal=True, width=120))
+    bar = ImportProgressBars(Console(file=output, force_terminal=True, width=120))
     bar.start_progress(2, 4_000_000)
     bar.add_copied_bytes(1_500_000)
     bar.stop_progress()
@@ -220,7 +220,7 @@ def test_a_terminal_shows_a_bar_with_bytes_and_their_rate_where_files_are_copied
 
 def test_a_terminal_shows_no_second_bar_where_nothing_is_copied(report: ImportReport) -> None:
     output = io.StringIO()
-    bar = ProgressBars(Console(file=output, force_terminal=True, width=120))
+    bar = ImportProgressBars(Console(file=output, force_terminal=True, width=120))
     bar.start_progress(2, 0)
     bar.stop_progress()
     assert "Copying" not in output.getvalue()
@@ -231,7 +231,7 @@ def test_a_log_gets_lines_while_one_long_file_is_copied(
 ) -> None:
     monkeypatch.setattr(library_import, "_SECONDS_BETWEEN_LINES", 0.0)
     with caplog.at_level(logging.INFO, "app.importer"):
-        log = ProgressLog()
+        log = ImportProgressLog()
         log.start_progress(2, 4_000_000)
         log.add_copied_bytes(1_500_000)
     assert caplog.messages[0] == "Importing 2 videos and copying 4.0 MB"

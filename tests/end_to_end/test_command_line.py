@@ -115,7 +115,7 @@ def test_what_cannot_be_done_is_one_sentence(library: Library) -> None:
         (["nowhere"], "There is no file nowhere, and no video of that id"),
         ([str(silent)], "sound|audio"),
         (["text.mp4"], "video"),
-        (["--prompt", "jokes"], "--prompt needs a VIDEO"),
+        (["--prompt", "jokes"], "The options of run need a VIDEO"),
     ):
         ended = library.run(*arguments)
         assert ended.returncode == 1, (arguments, ended.stderr)

@@ -31,8 +31,8 @@ _SHOW = f"""
 from rich.console import Console
 from app.models.runs import StageRecord, StageStatus
 from app.models.stages import Stage
-from app.cli.run_progress import StageLines
-StageLines(Console()).show({{Stage("{NAME}"): StageRecord(StageStatus.COMPLETED)}})
+from app.cli.run_output import RunProgressLines
+RunProgressLines(Console()).show_stages({{Stage("{NAME}"): StageRecord(StageStatus.COMPLETED)}})
 """
 
 

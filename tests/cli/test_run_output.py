@@ -6,8 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from app.cli.run_progress import open_progress
-from app.cli.run_result import print_moments
+from app.cli.run_output import open_run_progress, print_moments
 from app.models import Clip, Moment
 from app.models.runs import StageRecord, StageStatus
 from app.models.stages import Stage
@@ -44,13 +43,15 @@ def make_clip(moment: Moment, url: str) -> Clip:
 
 def test_without_a_terminal_each_change_is_a_line() -> None:
     console = make_console(is_terminal=False)
-    progress = open_progress(console)
-    progress.receive(5, 10)
-    progress.receive(10, 10)
+    progress = open_run_progress(console)
+    progress.show_upload(5, 10)
+    progress.show_upload(10, 10)
     for clips in (HALF_DONE, HALF_DONE, DONE):
-        progress.show({Stage.AUDIO: SKIPPED, Stage.CLIPS: clips, Stage.CLIP_UPLOAD: StageRecord(StageStatus.PENDING)})
-    progress.show({Stage.GENERATION: IN_PART, Stage.REFINEMENT: FAILED})
-    progress.end()
+        progress.show_stages(
+            {Stage.AUDIO: SKIPPED, Stage.CLIPS: clips, Stage.CLIP_UPLOAD: StageRecord(StageStatus.PENDING)}
+        )
+    progress.show_stages({Stage.GENERATION: IN_PART, Stage.REFINEMENT: FAILED})
+    progress.close()
     assert written(console).splitlines() == [
         "Upload: done",
         "Audio: skipped: Audio file already exists",
@@ -63,10 +64,12 @@ def test_without_a_terminal_each_change_is_a_line() -> None:
 
 def test_a_terminal_gets_a_bar_for_each_stage_that_has_begun() -> None:
     console = make_console(is_terminal=True)
-    progress = open_progress(console)
-    progress.receive(5, 10)
-    progress.show({Stage.AUDIO: DONE, Stage.CLIPS: HALF_DONE, Stage.REFINEMENT: StageRecord(StageStatus.PENDING)})
-    progress.end()
+    progress = open_run_progress(console)
+    progress.show_upload(5, 10)
+    progress.show_stages(
+        {Stage.AUDIO: DONE, Stage.CLIPS: HALF_DONE, Stage.REFINEMENT: StageRecord(StageStatus.PENDING)}
+    )
+    progress.close()
     last = written(console).split("Upload")[-1]
     assert "50%" in last.splitlines()[0]
     assert "done in 2.5 s" in last.splitlines()[1]
