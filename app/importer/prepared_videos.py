@@ -14,7 +14,7 @@ from app.importer.legacy_records import LegacyRun, LegacyTranscript, VideoSource
 from app.importer.moments import clip_name, merge_duplicates
 from app.importer.moments_file import LegacyMoment, MomentsFile, PastedTranscript, parse_moments
 from app.importer.report import EntryKind, ReportNotes
-from app.media.probe import MediaInfo, NotAVideo, probe_media, size_in_kb
+from app.media.probe import MediaInfo, NotMedia, probe_media, size_in_kb
 from app.storage import audio_folder_key, clip_folder_key, storable_name, thumbnail_folder_key, video_folder_key
 
 # Accepted unchanged by every file system and URL.
@@ -158,7 +158,7 @@ def _read_file(path: Path | None, parse: Callable[[JsonDocument, ReportNotes], _
 
 def _probe_failure(error: Exception) -> str:
     match error:
-        case UnreadableFile() | NotAVideo():
+        case UnreadableFile() | NotMedia():
             return str(error)
         case OSError():
             return f"it cannot be read: {error.strerror}"

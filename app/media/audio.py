@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from app.core.errors import StageFailed
 from app.media.container import (
     DEFAULT_MAX_HOURS,
-    BoundedFile,
+    ReadLimitedFile,
     ReadLimitExceeded,
     ReadLimits,
     check_max_hours,
     check_plausible_duration,
     choose_audio_stream,
+    limit_processing_seconds,
     measure_file_size,
     open_container,
-    processing_time_limit,
 )
 from app.media.frames import decode_frames
 from app.media.timeline import Timeline, read_timeline
@@ -39,90 +39,90 @@ _MAX_READ_BYTES = 1024**4
 
 
 def extract_audio(
-    file: BinaryIO,
-    target: Path,
+    video_file: BinaryIO,
+    wav_path: Path,
     stopping: threading.Event,
-    progress: Callable[[float], None],
+    report_progress: Callable[[float], None],
     limit_seconds: float = _MAX_EXTRACTION_SECONDS,
     max_hours: float = DEFAULT_MAX_HOURS,
 ) -> float:
-    """Extract the audio of a video to `target`, a WAV file with 16 kHz, one channel and 16 bits; blocks.
+    """Extract the audio of a video to `wav_path` (16 kHz, mono, 16 bits), return its duration in seconds; blocks.
 
-    Return its duration in seconds. Times in the WAV file are times of the video, and the write is atomic. `progress`
-    gets the completed share, 0 to 1, if the duration is known. Raises `StageFailed` (also for a video longer than
-    `max_hours` or than its file can hold), `ProcessingStopped`, what reading the file raises, and `OSError` for the
-    target.
+    Times in the WAV file are times of the video, and the write is atomic. `report_progress` gets the completed share,
+    0 to 1, if the duration is known. Raises `StageFailed` (also for a video longer than `max_hours` or than its file
+    can hold), `ProcessingStopped`, what reading the file raises, and `OSError` for the target.
     """
-    draft = target.with_name(f"{target.name}.part")
-    size = measure_file_size(file)
-    bounded = BoundedFile(file, ReadLimits(processing_time_limit(size, limit_seconds), _MAX_READ_BYTES), stopping)
+    draft_path = wav_path.with_name(f"{wav_path.name}.part")
+    file_size = measure_file_size(video_file)
+    limits = ReadLimits(limit_processing_seconds(file_size, limit_seconds), _MAX_READ_BYTES)
+    file = ReadLimitedFile(video_file, limits, stopping)
     try:
-        timeline = read_timeline(bounded)
+        timeline = read_timeline(file)
         check_max_hours(timeline.duration_seconds or 0.0, max_hours)
-        with open_container(bounded) as container:
-            chunks = _check_read_limits(_decode_samples(container, bounded, timeline, progress), bounded)
-            samples = _write_wav(draft, _check_audio_length(chunks, size, max_hours))
-        if not samples:
+        with open_container(file) as container:
+            chunks = _decode_mono_samples(container, file, timeline, report_progress)
+            sample_count = _write_wav(draft_path, _check_limits_of_samples(chunks, file, file_size, max_hours))
+        if not sample_count:
             raise StageFailed("No audio of the video can be decoded")
-        draft.replace(target)
-        return samples / WAV_SAMPLE_RATE
+        draft_path.replace(wav_path)
+        return sample_count / WAV_SAMPLE_RATE
     except ReadLimitExceeded:
         raise StageFailed("The audio of the video takes too long to extract") from None
     except av.FFmpegError:
         raise StageFailed("The file of the video is damaged, its audio cannot be read") from None
     finally:
-        draft.unlink(missing_ok=True)
+        draft_path.unlink(missing_ok=True)
 
 
-def wav_duration(path: Path) -> float:
+def wav_duration(wav_path: Path) -> float:
     """Return the duration of a WAV file in seconds. Raises `wave.Error`, `EOFError` and `OSError`."""
-    with wave.open(str(path), "rb") as file:
+    with wave.open(str(wav_path), "rb") as file:
         return file.getnframes() / file.getframerate()
 
 
-def _decode_samples(
-    container: InputContainer, file: BoundedFile, timeline: Timeline, progress: Callable[[float], None]
+def _decode_mono_samples(
+    container: InputContainer,
+    file: ReadLimitedFile,
+    timeline: Timeline,
+    report_progress: Callable[[float], None],
 ) -> Iterator[bytes]:
     stream = choose_audio_stream(container)
     if stream is None:
         raise StageFailed("The video has no audio")
     duration = timeline.duration_seconds
-    audio = ContinuousAudio("mono", WAV_SAMPLE_RATE, timeline.origin, timeline.end)
+    resampler = GapFillingResampler("mono", WAV_SAMPLE_RATE, timeline.origin, timeline.end)
     for frame in decode_frames(container, file, timeline, stream):
         if isinstance(frame, AudioFrame):
-            yield from audio.add_frame(frame)
+            yield from resampler.add_frame(frame)
         if duration:
-            progress(min(audio.samples / WAV_SAMPLE_RATE / duration, 1.0))
-    yield from audio.finish()
+            report_progress(min(resampler.samples / WAV_SAMPLE_RATE / duration, 1.0))
+    yield from resampler.flush()
 
 
-def _check_read_limits(chunks: Iterator[bytes], file: BoundedFile) -> Iterator[bytes]:
-    for chunk in chunks:
+def _check_limits_of_samples(
+    sample_chunks: Iterator[bytes], file: ReadLimitedFile, file_size: int, max_hours: float
+) -> Iterator[bytes]:
+    """Yield the chunks; raise `StageFailed` for implausibly long audio: gaps between time stamps become silence."""
+    sample_count = 0
+    for chunk in sample_chunks:
         file.check_limits()
+        sample_count += len(chunk) // 2
+        check_max_hours(sample_count / WAV_SAMPLE_RATE, max_hours)
+        check_plausible_duration(sample_count / WAV_SAMPLE_RATE, file_size)
         yield chunk
     file.check_limits()
 
 
-def _check_audio_length(chunks: Iterator[bytes], size: int, max_hours: float) -> Iterator[bytes]:
-    """Raise `StageFailed` for implausibly long audio: gaps between time stamps are filled with silence."""
+def _write_wav(wav_path: Path, sample_chunks: Iterator[bytes]) -> int:
     sample_count = 0
-    for chunk in chunks:
-        sample_count += len(chunk) // 2
-        check_max_hours(sample_count / WAV_SAMPLE_RATE, max_hours)
-        check_plausible_duration(sample_count / WAV_SAMPLE_RATE, size)
-        yield chunk
-
-
-def _write_wav(path: Path, chunks: Iterator[bytes]) -> int:
-    samples = 0
-    with path.open("wb") as file, closing(wave.open(file, "wb")) as wav:
+    with wav_path.open("wb") as file, closing(wave.open(file, "wb")) as wav:
         wav.setnchannels(1)
         wav.setsampwidth(2)
         wav.setframerate(WAV_SAMPLE_RATE)
-        for chunk in chunks:
-            samples += len(chunk) // 2
+        for chunk in sample_chunks:
+            sample_count += len(chunk) // 2
             wav.writeframesraw(chunk)
-    return samples
+    return sample_count
 
 
 _BYTES_PER_SAMPLE = 2  # of a sample of one channel
@@ -132,12 +132,11 @@ _GAP_TOLERANCE_SECONDS = 0.04
 _MAX_JUMP_BACK_SECONDS = 1.0
 
 
-class ContinuousAudio:
-    """PCM samples (16 bits, interleaved channels) without gaps, from a time of the video on.
+class GapFillingResampler:
+    """Turns decoded frames into PCM samples (16 bits, interleaved channels) without gaps, from a time of the video on.
 
-    `layout` is "mono" or "stereo", `rate` is in Hz, `start` and `end` are time stamps in seconds as frames have them;
-    `end` is None if unknown. Missing audio becomes silence; repeated audio and audio before `start` are dropped. Mono
-    is mixed by `MonoDownmixer`.
+    `layout` is "mono" or "stereo", `rate` is in Hz, `start` and `end` are time stamps in seconds, `end` None if
+    unknown. Missing audio becomes silence; repeated audio and audio before `start` are dropped.
     """
 
     def __init__(self, layout: str, rate: int, start: float, end: float | None) -> None:
@@ -156,42 +155,43 @@ class ContinuousAudio:
     def add_frame(self, frame: AudioFrame) -> Iterator[bytes]:
         """Resample a frame and yield the samples that are ready, at most a second at a time."""
         source = (frame.format.name, frame.layout.name, frame.sample_rate)
-        time = self._frame_time(frame)
+        time = self._choose_frame_time(frame)
         if self._resampler is None or source != self._source or abs(time - self._expected) > _GAP_TOLERANCE_SECONDS:
-            yield from self.finish()
-            yield from self._start_resampler(frame, time)
+            yield from self.flush()
+            yield from self._restart_resampler(frame, time)
             self._source = source
         frame.pts = None
         yield from self._resample(frame)
         self._expected += frame.samples / frame.sample_rate
 
-    def finish(self) -> Iterator[bytes]:
+    def flush(self) -> Iterator[bytes]:
+        """Yield the samples that resampler and mixer still hold."""
         yield from self._resample(None)
         if self._mixer:
-            yield from self._mixer.finish()
+            yield from self._mixer.flush()
         self._resampler = self._mixer = None
 
-    def add_silence(self, samples: int) -> Iterator[bytes]:
-        while samples > 0:
-            count = min(samples, self._rate)
-            samples -= count
+    def add_silence(self, sample_count: int) -> Iterator[bytes]:
+        while sample_count > 0:
+            count = min(sample_count, self._rate)
+            sample_count -= count
             self.samples += count
             yield bytes(count * self._width)
 
-    def _frame_time(self, frame: AudioFrame) -> float:
+    def _choose_frame_time(self, frame: AudioFrame) -> float:
         if frame.time is None:
             return self._expected
         is_behind_end = self._end is not None and frame.time > self._end + _MAX_JUMP_BACK_SECONDS
-        is_before = self._resampler is not None and frame.time < self._expected - _MAX_JUMP_BACK_SECONDS
-        return self._expected if is_behind_end or is_before else frame.time
+        is_before_previous = self._resampler is not None and frame.time < self._expected - _MAX_JUMP_BACK_SECONDS
+        return self._expected if is_behind_end or is_before_previous else frame.time
 
-    def _start_resampler(self, frame: AudioFrame, time: float) -> Iterator[bytes]:
+    def _restart_resampler(self, frame: AudioFrame, frame_time: float) -> Iterator[bytes]:
         is_mixed = self._layout == "mono" and len(frame.layout.channels) > 1
         self._mixer = MonoDownmixer(frame.layout, self._rate) if is_mixed else None
         layout = frame.layout.name if is_mixed else self._layout
         self._resampler = AudioResampler("s16p" if is_mixed else "s16", layout, self._rate)
-        self._expected = time
-        missing = round((time - self._start) * self._rate) - self.samples
+        self._expected = frame_time
+        missing = round((frame_time - self._start) * self._rate) - self.samples
         self._samples_to_drop = max(-missing, 0)
         yield from self.add_silence(missing)
 
@@ -231,7 +231,8 @@ class MonoDownmixer:
 
     def __init__(self, layout: AudioLayout, rate: int) -> None:
         weights = np.array(
-            [_CHANNEL_WEIGHTS.get(name, _DEFAULT_CHANNEL_WEIGHT) for name in _channel_names(layout)], np.float32
+            [_CHANNEL_WEIGHTS.get(name, _DEFAULT_CHANNEL_WEIGHT) for name in _channel_names_or_default(layout)],
+            np.float32,
         )
         if not weights.any():
             weights[:] = 1.0
@@ -255,13 +256,13 @@ class MonoDownmixer:
             yield self._mix_block(held[:, first : first + self._block])
         self._parts, self._held = [held[:, whole:]], self._held - whole
 
-    def finish(self) -> Iterator[bytes]:
+    def flush(self) -> Iterator[bytes]:
         if self._held:
             yield self._mix_block(np.concatenate(self._parts, axis=1))
         self._parts, self._held = [], 0
 
-    def _mix_block(self, block: _Samples) -> bytes:
-        channels = block.astype(np.float32)
+    def _mix_block(self, channel_samples: _Samples) -> bytes:
+        channels = channel_samples.astype(np.float32)
         self._update_channel_signs(channels)
         mix = self._weights * self._signs
         mixed = mix @ channels
@@ -288,7 +289,7 @@ class MonoDownmixer:
         self._signs[audible & (correlation > _IN_PHASE)] = sign
 
 
-def _channel_names(layout: AudioLayout) -> list[str]:
+def _channel_names_or_default(layout: AudioLayout) -> list[str]:
     count = len(layout.channels)
     is_named = any(channel.name != "NONE" for channel in layout.channels)
     usual = layout if is_named or count not in _DEFAULT_LAYOUTS else AudioLayout(_DEFAULT_LAYOUTS[count])

@@ -16,11 +16,12 @@ from av.video.stream import VideoStream
 from app.core.errors import StageFailed
 from app.media.colours import ColourProperties, read_colours
 from app.media.container import (
-    BoundedFile,
-    can_decode_stream,
+    ReadLimitedFile,
+    choose_audio_layout,
     choose_audio_stream,
     choose_video_stream,
     discard_other_streams,
+    has_allowed_decoder,
     open_container,
 )
 from app.media.frames import decode_frames, is_sideways, rotation_filters
@@ -51,7 +52,7 @@ class SeekTarget:
     time: float
     position: int | None = None
 
-    def apply(self, container: InputContainer) -> None:
+    def seek_in(self, container: InputContainer) -> None:
         if self.position is None:
             container.seek(round(self.time * av.time_base))
         else:
@@ -71,12 +72,12 @@ class FrameFormat:
     is_sideways: bool
 
     @property
-    def is_planar(self) -> bool:
+    def is_planar_yuv(self) -> bool:
         return self.pixel_format.startswith("yuv") and "p" in self.pixel_format
 
     @property
     def deinterlacing_filters(self) -> Sequence[tuple[str, str]]:
-        return [("bwdif", "mode=send_frame:deint=interlaced")] if self.is_planar else []
+        return [("bwdif", "mode=send_frame:deint=interlaced")] if self.is_planar_yuv else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +108,10 @@ class ClipPlan:
     def sample_count(self) -> int:
         return round(self.seconds * AUDIO_SAMPLE_RATE)
 
-    def video_filters(self, lut: Path | None) -> list[tuple[str, str]]:
+    def video_filters(self, lut_path: Path | None) -> list[tuple[str, str]]:
         """Return filters that yield exactly `frame_count` frames at a constant rate, deinterlaced.
 
-        The first frame is the one shown at `start`. Colours are converted by `lut`, a .cube file, if it is not None.
+        The first frame is the one shown at `start`. `lut_path` is a .cube file that converts the colours, or None.
         """
         return [
             *self.frame_format.deinterlacing_filters,
@@ -120,20 +121,20 @@ class ClipPlan:
             ("trim", "start=0"),
             ("trim", f"end_frame={self.frame_count}"),
             *self.frame_format.colours.clip_filters(
-                "w='max(2,trunc(iw/2)*2)':h='max(2,trunc(ih/2)*2)'", PIXEL_FORMAT, lut
+                "w='max(2,trunc(iw/2)*2)':h='max(2,trunc(ih/2)*2)'", PIXEL_FORMAT, lut_path
             ),
         ]
 
     @contextmanager
-    def colour_lut(self) -> Iterator[Path | None]:
+    def temporary_colour_lut(self) -> Iterator[Path | None]:
         """Provide the .cube file for `video_filters`, None if the colours stay as they are."""
-        if self.frame_format.colours.is_passthrough:
+        if self.frame_format.colours.needs_no_conversion:
             yield None
             return
         with tempfile.TemporaryDirectory() as folder:
-            lut = Path(folder, "colours.cube")
-            self.frame_format.colours.write_lut(lut)
-            yield lut
+            lut_path = Path(folder, "colours.cube")
+            self.frame_format.colours.write_bt709_lut(lut_path)
+            yield lut_path
 
     @property
     def audio_filters(self) -> list[tuple[str, str]]:
@@ -151,35 +152,35 @@ class ClipPlan:
         ]
 
 
-def plan_clip(file: BoundedFile, start: float, end: float, max_bytes: int = MAX_CLIP_BYTES) -> ClipPlan:
+def plan_clip(file: ReadLimitedFile, start: float, end: float, max_bytes: int = MAX_CLIP_BYTES) -> ClipPlan:
     """Plan the cut from `start` to `end` seconds; the file is to be opened again afterwards.
 
     Raises `StageFailed` if no frame can be decoded, and what `open_container` raises.
     """
     timeline = read_timeline(file, needs_end=False)
     with open_container(file) as container:
-        video = choose_video_stream(container)
-        if video is None or not can_decode_stream(video):
+        video_stream = choose_video_stream(container)
+        if video_stream is None or not has_allowed_decoder(video_stream):
             raise StageFailed("The video has no frame that can be decoded")
-        seek, key = _find_seek_target(container, video, timeline, timeline.origin + start)
+        seek_target, key_frame_time = _find_seek_target(container, video_stream, timeline, timeline.origin + start)
     file.seek(0)
     with open_container(file) as container:
-        video, audio = choose_video_stream(container), choose_audio_stream(container)
-        frame = _decode_first_frame(container, file, timeline, seek)
-        if video is None or frame is None:
+        video_stream, audio_stream = choose_video_stream(container), choose_audio_stream(container)
+        first_frame = _decode_first_frame(container, file, timeline, seek_target)
+        if video_stream is None or first_frame is None:
             file.check_limits()
             raise StageFailed("No frame of this part of the video can be decoded")
         plan = ClipPlan(
             timeline=timeline,
-            start=_align_to_frame(timeline.origin + start, frame, video),
+            start=_align_to_frame_start(timeline.origin + start, first_frame, video_stream),
             seconds=end - start,
-            seek=seek,
-            first_frame_time=key,
-            frame_rate=_choose_frame_rate(video),
-            video_index=video.index,
-            audio_index=audio.index if audio else None,
-            audio_layout=None if audio is None else "mono" if audio.codec_context.channels == 1 else "stereo",
-            frame_format=_read_frame_format(frame, video),
+            seek=seek_target,
+            first_frame_time=key_frame_time,
+            frame_rate=_choose_frame_rate(video_stream),
+            video_index=video_stream.index,
+            audio_index=audio_stream.index if audio_stream else None,
+            audio_layout=choose_audio_layout(audio_stream) if audio_stream else None,
+            frame_format=_read_frame_format(first_frame, video_stream),
             max_bytes=max_bytes,
         )
     file.seek(0)
@@ -187,47 +188,46 @@ def plan_clip(file: BoundedFile, start: float, end: float, max_bytes: int = MAX_
 
 
 def _decode_first_frame(
-    container: InputContainer, file: BoundedFile, timeline: Timeline, seek: SeekTarget | None
+    container: InputContainer, file: ReadLimitedFile, timeline: Timeline, seek_target: SeekTarget | None
 ) -> VideoFrame | None:
-    video = choose_video_stream(container)
-    if video is None:
+    video_stream = choose_video_stream(container)
+    if video_stream is None:
         return None
-    if seek is not None:
-        seek.apply(container)
-    return next(
-        (frame for frame in decode_frames(container, file, timeline, video) if isinstance(frame, VideoFrame)), None
-    )
+    if seek_target is not None:
+        seek_target.seek_in(container)
+    frames = decode_frames(container, file, timeline, video_stream)
+    return next((frame for frame in frames if isinstance(frame, VideoFrame)), None)
 
 
-def _read_frame_format(frame: VideoFrame, video: VideoStream) -> FrameFormat:
+def _read_frame_format(frame: VideoFrame, video_stream: VideoStream) -> FrameFormat:
     return FrameFormat(
         width=frame.width,
         height=frame.height,
         pixel_format=frame.format.name,
-        pixel_aspect=video.sample_aspect_ratio or video.codec_context.sample_aspect_ratio or Fraction(1),
+        pixel_aspect=video_stream.sample_aspect_ratio or video_stream.codec_context.sample_aspect_ratio or Fraction(1),
         colours=read_colours(frame),
         rotation=rotation_filters(frame),
         is_sideways=is_sideways(frame),
     )
 
 
-def _align_to_frame(start: float, frame: VideoFrame, video: VideoStream) -> float:
+def _align_to_frame_start(start: float, first_frame: VideoFrame, video_stream: VideoStream) -> float:
     """Return the start of the frame nearest to `start`, so that a constant frame rate keeps audio and video in sync."""
-    rate, average = _choose_frame_rate(video), video.average_rate
-    if frame.time is None or average is None or abs(average / rate - 1) > _FRAME_RATE_TOLERANCE:
+    rate, average = _choose_frame_rate(video_stream), video_stream.average_rate
+    if first_frame.time is None or average is None or abs(average / rate - 1) > _FRAME_RATE_TOLERANCE:
         return start
-    return frame.time + float(round((start - frame.time) * rate) / rate)
+    return first_frame.time + float(round((start - first_frame.time) * rate) / rate)
 
 
-def _choose_frame_rate(video: VideoStream) -> Fraction:
-    rate = video.guessed_rate or video.average_rate
+def _choose_frame_rate(video_stream: VideoStream) -> Fraction:
+    rate = video_stream.guessed_rate or video_stream.average_rate
     if rate is None or not _MIN_FRAME_RATE <= rate <= _MAX_FRAME_RATE:
-        rate = video.average_rate or _DEFAULT_FRAME_RATE
+        rate = video_stream.average_rate or _DEFAULT_FRAME_RATE
     return min(max(rate, _MIN_FRAME_RATE), _MAX_FRAME_RATE)
 
 
 def _find_seek_target(
-    container: InputContainer, video: VideoStream, timeline: Timeline, start: float
+    container: InputContainer, video_stream: VideoStream, timeline: Timeline, start: float
 ) -> tuple[SeekTarget | None, float]:
     """Return a seek to the last key frame at or before `start` (None for the beginning), and that frame's time."""
     if timeline.restarts:
@@ -235,7 +235,7 @@ def _find_seek_target(
         return (
             (SeekTarget(before[-1].time, before[-1].position), before[-1].time) if before else (None, timeline.origin)
         )
-    discard_other_streams(container, video)
+    discard_other_streams(container, video_stream)
     if not timeline.is_seekable:
         return None, timeline.origin
     for back in _SEEK_BACK_SECONDS:
@@ -243,16 +243,16 @@ def _find_seek_target(
             break
         try:
             container.seek(round((start - back) * av.time_base))
-            key = _read_next_key_frame(container, video)
+            key_frame_time = _read_next_key_frame_time(container, video_stream)
         except av.FFmpegError:  # not seekable
             break
-        if key is not None and key <= start:
-            return SeekTarget(start - back), key
+        if key_frame_time is not None and key_frame_time <= start:
+            return SeekTarget(start - back), key_frame_time
     return None, timeline.origin
 
 
-def _read_next_key_frame(container: InputContainer, video: VideoStream) -> float | None:
-    for _, packet in zip(range(_MAX_KEY_FRAME_PACKETS), container.demux(video), strict=False):
+def _read_next_key_frame_time(container: InputContainer, video_stream: VideoStream) -> float | None:
+    for _, packet in zip(range(_MAX_KEY_FRAME_PACKETS), container.demux(video_stream), strict=False):
         if packet.is_keyframe and packet.pts is not None:
             return float(packet.pts * packet.time_base)
     return None

@@ -1,6 +1,6 @@
 """Colours of video: what pixel values mean, and their conversion to SDR that every player shows alike.
 
-Codes are those of ITU-T H.273, as in FFmpeg. SDR with the primaries of television keeps its values and tags; wide
+Codes are those of ITU-T H.273, as in FFmpeg. SDR with the primaries of television keeps its values and clip_tags; wide
 gamuts and HDR (PQ, HLG) are converted to BT.709.
 """
 
@@ -68,7 +68,7 @@ _RGB_FORMATS = ("rgb", "bgr", "gbr", "argb", "abgr", "0rgb", "0bgr", "pal8", "x2
 
 
 class ColourTags(NamedTuple):
-    """The colour tags of a clip: codes of ITU-T H.273, and FFmpeg's code of the range."""
+    """The colour clip_tags of a clip: codes of ITU-T H.273, and FFmpeg's code of the range."""
 
     matrix: int
     primaries: int
@@ -86,25 +86,24 @@ class ColourProperties:
     is_full_range: bool
 
     @property
-    def is_passthrough(self) -> bool:
+    def needs_no_conversion(self) -> bool:
         return self.transfer not in (_PQ, _HLG) and self.primaries in _PASSTHROUGH_PRIMARIES
 
     @property
-    def tags(self) -> "ColourTags":
-        if not self.is_passthrough:
+    def clip_tags(self) -> "ColourTags":
+        if not self.needs_no_conversion:
             return ColourTags(_BT709, _BT709, _BT709, _LIMITED_RANGE)
         # Full range is kept: browsers that convert with few bits show limited range in other colours.
         is_full = self.is_full_range and self.matrix is not None
         matrix = self.matrix if self.matrix is not None and self.matrix in _PASSTHROUGH_MATRICES else _BT709
         return ColourTags(matrix, self.primaries, self.transfer, _FULL_RANGE if is_full else _LIMITED_RANGE)
 
-    def clip_filters(self, size: str, pixels: str, lut: Path | None) -> Sequence[tuple[str, str]]:
+    def clip_filters(self, scale_options: str, pixel_format: str, lut_path: Path | None) -> Sequence[tuple[str, str]]:
         """Return the filters that scale, convert and tag the frames of a clip.
 
-        `size` are options of FFmpeg's `scale`, `pixels` a pixel format, and `lut` a file of `write_lut`, None for
-        passthrough.
+        `scale_options` are options of FFmpeg's `scale`, `lut_path` is a file of `write_bt709_lut`, or None.
         """
-        tags = self.tags
+        tags = self.clip_tags
         source = f"in_range={_FULL_RANGE if self.is_full_range else _LIMITED_RANGE}"
         if self.matrix is not None:
             source += f":in_color_matrix={_MATRICES[self.matrix]}"
@@ -112,23 +111,23 @@ class ColourProperties:
         named = (
             f"range={tags.range}:colorspace={tags.matrix}:color_primaries={tags.primaries}:color_trc={tags.transfer}"
         )
-        finish = [("format", pixels), ("setparams", named)]
-        if lut is None:
-            return [("scale", f"{size}:{source}:{target}"), *finish]
+        finish = [("format", pixel_format), ("setparams", named)]
+        if lut_path is None:
+            return [("scale", f"{scale_options}:{source}:{target}"), *finish]
         return [
-            ("scale", f"{size}:{source}:out_range={_FULL_RANGE}:{_SCALING}"),
+            ("scale", f"{scale_options}:{source}:out_range={_FULL_RANGE}:{_SCALING}"),
             ("format", "gbrp16le"),
-            ("lut3d", f"file={lut}:interp=tetrahedral"),
+            ("lut3d", f"file={lut_path}:interp=tetrahedral"),
             ("scale", f"in_range={_FULL_RANGE}:{target}"),
             *finish,
         ]
 
-    def write_lut(self, path: Path) -> None:
+    def write_bt709_lut(self, lut_path: Path) -> None:
         steps = np.linspace(0.0, 1.0, _LUT_SIZE)
         blue, green, red = np.meshgrid(steps, steps, steps, indexing="ij")
         lut = self.convert_to_bt709(np.stack([red, green, blue], axis=-1)).reshape(-1, 3)
         lines = [f"LUT_3D_SIZE {_LUT_SIZE}", *(f"{r:.6f} {g:.6f} {b:.6f}" for r, g, b in lut.tolist())]
-        path.write_text("\n".join(lines) + "\n")
+        lut_path.write_text("\n".join(lines) + "\n")
 
     def convert_to_bt709(self, rgb: NDArray[np.float64]) -> NDArray[np.float64]:
         """Convert RGB values (0 to 1, red, green, blue on the last axis) to SDR values of BT.709.
@@ -139,11 +138,11 @@ class ColourProperties:
             light = _tone_map(_pq_to_nits(rgb) if self.transfer == _PQ else _hlg_to_nits(rgb))
         else:
             light = rgb**_GAMMA
-        return _encode_bt1886(light @ _primaries_matrix(self.primaries, _BT709).T)
+        return _encode_bt1886(light @ _primaries_conversion_matrix(self.primaries, _BT709).T)
 
 
 def read_colours(frame: VideoFrame) -> ColourProperties:
-    """Return the colour properties of a frame, with the defaults of players where it has no tags."""
+    """Return the colour properties of a frame, with the defaults of players where it has no clip_tags."""
     is_rgb = frame.format.name.startswith(_RGB_FORMATS)
     guess = _BT709 if frame.height >= _HD_HEIGHT or is_rgb else _SMPTE170M
     transfer = int(frame.color_trc)
@@ -165,7 +164,7 @@ def convert_to_jpeg_colours(frame: VideoFrame, colours: ColourProperties, width:
     """Scale a frame and convert it to JPEG's colours: full range, BT.601 matrix, sRGB primaries."""
     matrix = None if colours.matrix is None else _COLORSPACES[colours.matrix]
     source = ColorRange.JPEG if colours.is_full_range else ColorRange.MPEG
-    if not colours.is_passthrough:
+    if not colours.needs_no_conversion:
         rgb = frame.reformat(
             width,
             height,
@@ -192,9 +191,9 @@ def convert_to_jpeg_colours(frame: VideoFrame, colours: ColourProperties, width:
     )
 
 
-def _pq_to_nits(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _pq_to_nits(pq_values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Apply the EOTF of SMPTE ST 2084 (PQ)."""
-    power = values ** (1 / 78.84375)
+    power = pq_values ** (1 / 78.84375)
     return np.asarray(
         10_000 * (np.maximum(power - 0.8359375, 0) / (18.8515625 - 18.6875 * power)) ** (1 / 0.1593017578125)
     )
@@ -205,9 +204,11 @@ def _nits_to_pq(nits: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375)
 
 
-def _hlg_to_nits(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _hlg_to_nits(hlg_values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Apply the EOTF of BT.2100 HLG for a display of 1,000 nits."""
-    scene = np.where(values <= 0.5, values**2 / 3, (np.exp((values - 0.55991073) / 0.17883277) + 0.28466892) / 12)
+    scene = np.where(
+        hlg_values <= 0.5, hlg_values**2 / 3, (np.exp((hlg_values - 0.55991073) / 0.17883277) + 0.28466892) / 12
+    )
     luma = np.maximum(scene @ _BT2020_LUMA, 1e-9)[..., np.newaxis]
     return np.asarray(_PEAK_NITS * luma**0.2 * scene)
 
@@ -231,8 +232,8 @@ def _encode_bt1886(light: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.sign(light) * np.where(magnitude < _LINEAR_BELOW, straight, magnitude ** (1 / _GAMMA)))
 
 
-def _primaries_matrix(source: int, target: int) -> NDArray[np.float64]:
-    return np.linalg.inv(_rgb_to_xyz_matrix(target)) @ _rgb_to_xyz_matrix(source)
+def _primaries_conversion_matrix(source_primaries: int, target_primaries: int) -> NDArray[np.float64]:
+    return np.linalg.inv(_rgb_to_xyz_matrix(target_primaries)) @ _rgb_to_xyz_matrix(source_primaries)
 
 
 def _rgb_to_xyz_matrix(primaries: int) -> NDArray[np.float64]:

@@ -26,7 +26,7 @@ class ReadLimitExceeded(Exception):
 
 
 class ProcessingStopped(Exception):
-    """The `stopping` event was set."""
+    """Processing of a file was stopped, because its `stopping` event was set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class ReadLimits:
     bytes: int
 
 
-class BoundedFile(io.RawIOBase):
+class ReadLimitedFile(io.RawIOBase):
     """A file that reports its end when a limit is reached, a read fails, or `stopping` is set.
 
     FFmpeg goes on after an exception, but not at the end of a file: call `check_limits` afterwards.
@@ -52,8 +52,8 @@ class BoundedFile(io.RawIOBase):
         self.is_limit_reached = False
 
     @property
-    def has_ended(self) -> bool:
-        """Return whether to stop reading; FFmpeg goes on with packets that are buffered or empty."""
+    def must_stop_reading(self) -> bool:
+        """Return whether reading has failed, was stopped or reached a limit; FFmpeg goes on with buffered packets."""
         self.is_limit_reached = self.is_limit_reached or self._left <= 0 or time.monotonic() > self._deadline
         return self.is_limit_reached or self._failure is not None or self._stopping.is_set()
 
@@ -62,7 +62,7 @@ class BoundedFile(io.RawIOBase):
         return max(self._deadline - time.monotonic(), 0.0)
 
     def read(self, size: int = -1) -> bytes:
-        if self.has_ended:
+        if self.must_stop_reading:
             return b""
         try:
             chunk = self._file.read(size)
@@ -88,20 +88,20 @@ class BoundedFile(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
-    def raise_read_error(self) -> None:
+    def raise_if_read_failed(self) -> None:
         if self._failure is not None:
             raise self._failure
 
     def check_limits(self) -> None:
         """Raise the read error, `ProcessingStopped` or `ReadLimitExceeded`, if there was any."""
-        self.raise_read_error()
+        self.raise_if_read_failed()
         if self._stopping.is_set():
             raise ProcessingStopped
         if self.is_limit_reached or time.monotonic() > self._deadline:
             raise ReadLimitExceeded
 
 
-def measure_file_size(file: "BinaryIO | BoundedFile") -> int:
+def measure_file_size(file: "BinaryIO | ReadLimitedFile") -> int:
     """Return the size of a file in bytes, and rewind it."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
@@ -118,40 +118,34 @@ _WORK_SECONDS = 600.0
 _WORK_BYTES_PER_SECOND = 10_000
 
 
-def max_plausible_duration(size: int) -> float:
-    """Return the longest plausible duration, in seconds, of a file of `size` bytes."""
-    return _ALWAYS_PLAUSIBLE_SECONDS + size / _MIN_BYTES_PER_SECOND
+def max_plausible_duration(file_size: int) -> float:
+    """Return the longest plausible duration, in seconds, of a file of `file_size` bytes."""
+    return _ALWAYS_PLAUSIBLE_SECONDS + file_size / _MIN_BYTES_PER_SECOND
 
 
-def processing_time_limit(size: int, most: float) -> float:
-    return min(_WORK_SECONDS + size / _WORK_BYTES_PER_SECOND, most)
+def limit_processing_seconds(file_size: int, max_seconds: float) -> float:
+    return min(_WORK_SECONDS + file_size / _WORK_BYTES_PER_SECOND, max_seconds)
 
 
-def check_max_hours(seconds: float, max_hours: float) -> None:
-    if seconds > max_hours * 3600:
+def check_max_hours(duration_seconds: float, max_hours: float) -> None:
+    if duration_seconds > max_hours * 3600:
         raise StageFailed(f"The video is longer than {max_hours:g} hours, the limit that MAX_VIDEO_HOURS sets")
 
 
-def check_plausible_duration(seconds: float, size: int) -> None:
-    """Raise `StageFailed` if a file of `size` bytes cannot hold so many seconds."""
-    if seconds > max_plausible_duration(size):
+def check_plausible_duration(duration_seconds: float, file_size: int) -> None:
+    """Raise `StageFailed` if a file of `file_size` bytes cannot hold so many seconds."""
+    if duration_seconds > max_plausible_duration(file_size):
         raise StageFailed("The time stamps of the video are wrong: its file is too small to be as long as they say")
 
 
 PlayableStream = AudioStream | VideoStream
 
 MAX_PIXELS = 7680 * 4320
-
-
 MAX_STREAMS = 256  # audio and subtitles in many languages, with fonts
-
-
 # Only containers that hold the media themselves: for a playlist FFmpeg would open whatever it names.
 ALLOWED_FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,ogg,mpegts,mpeg,flv,asf,mxf,gif,mp3,wav,w64,flac,aac,aiff,caf,amr,ac3"
 )
-
-
 _OPTIONS = {
     "format_whitelist": ALLOWED_FORMATS,
     "protocol_whitelist": "none",  # nothing but this file
@@ -200,7 +194,7 @@ _MAX_FRAME_SAMPLES = "1000000"  # per channel in one audio frame; known codecs h
 
 
 @contextmanager
-def open_container(file: BoundedFile, decoders: str = "none") -> Iterator[InputContainer]:
+def open_container(file: ReadLimitedFile, decoders: str = "none") -> Iterator[InputContainer]:
     """Open a media file. `decoders` may be used to find the order of packets, none by default.
 
     Raises `av.FFmpegError` for a file that is no video or audio, `ReadLimitExceeded`, `ProcessingStopped`, and what
@@ -215,10 +209,10 @@ def open_container(file: BoundedFile, decoders: str = "none") -> Iterator[InputC
     except av.FFmpegError:
         file.check_limits()
         raise
-    file.raise_read_error()
+    file.raise_if_read_failed()
 
 
-def can_decode_stream(stream: VideoStream | AudioStream) -> bool:
+def has_allowed_decoder(stream: VideoStream | AudioStream) -> bool:
     return stream.codec_context is not None and stream.codec_context.codec.name in _ALLOWED_DECODER_NAMES
 
 
@@ -230,25 +224,35 @@ def choose_video_stream(container: InputContainer) -> VideoStream | None:
     candidates = [stream for stream in container.streams.video if not stream.disposition & _STILL_IMAGES]
     if not candidates:
         return None
-    chosen = min(candidates, key=_video_rank)
-    if chosen.codec_context is not None:
-        chosen.codec_context.thread_count = 1
-        chosen.codec_context.options = {"max_pixels": str(MAX_PIXELS), "codec_whitelist": ALLOWED_DECODERS}
-    return chosen
+    video_stream = min(candidates, key=_video_stream_sort_key)
+    if video_stream.codec_context is not None:
+        video_stream.codec_context.thread_count = 1
+        video_stream.codec_context.options = {"max_pixels": str(MAX_PIXELS), "codec_whitelist": ALLOWED_DECODERS}
+    return video_stream
 
 
 def choose_audio_stream(container: InputContainer) -> AudioStream | None:
     """Return the audio stream that players choose, set up for decoding; None if none can be decoded."""
-    candidates = [stream for stream in container.streams.audio if can_decode_stream(stream)]
-    chosen = min(candidates, key=_audio_rank, default=None)
-    if chosen is not None:
-        chosen.codec_context.options = {"max_samples": _MAX_FRAME_SAMPLES, "codec_whitelist": ALLOWED_DECODERS}
-    return chosen
+    candidates = [stream for stream in container.streams.audio if has_allowed_decoder(stream)]
+    audio_stream = min(candidates, key=_audio_stream_sort_key, default=None)
+    if audio_stream is not None:
+        audio_stream.codec_context.options = {"max_samples": _MAX_FRAME_SAMPLES, "codec_whitelist": ALLOWED_DECODERS}
+    return audio_stream
 
 
-def _video_rank(stream: VideoStream) -> tuple[bool, bool, bool, bool, int]:
+def choose_audio_layout(audio_stream: AudioStream) -> str:
+    return "mono" if audio_stream.codec_context.channels == 1 else "stereo"
+
+
+def codec_name(stream: Stream | None) -> str | None:
+    """Return FFmpeg's name of a stream's codec, None without a stream or a decoder."""
+    codec = getattr(stream, "codec", None)
+    return None if codec is None else str(codec.canonical_name)
+
+
+def _video_stream_sort_key(stream: VideoStream) -> tuple[bool, bool, bool, bool, int]:
     return (
-        not can_decode_stream(stream),
+        not has_allowed_decoder(stream),
         stream.frames == 1,
         stream.codec_context is not None and stream.codec_context.codec.canonical_name in _IMAGE_CODECS,
         not stream.disposition & Disposition.default,
@@ -256,7 +260,7 @@ def _video_rank(stream: VideoStream) -> tuple[bool, bool, bool, bool, int]:
     )
 
 
-def _audio_rank(stream: AudioStream) -> tuple[bool, bool, bool, int]:
+def _audio_stream_sort_key(stream: AudioStream) -> tuple[bool, bool, bool, int]:
     return (
         not stream.codec_context.sample_rate,  # declared, but without a single packet
         bool(stream.disposition & _SPECIAL_AUDIO),
@@ -267,23 +271,23 @@ def _audio_rank(stream: AudioStream) -> tuple[bool, bool, bool, int]:
 
 def choose_playable_streams(container: InputContainer) -> list[PlayableStream]:
     video, audio = choose_video_stream(container), choose_audio_stream(container)
-    return [stream for stream in (video, audio) if stream is not None and can_decode_stream(stream)]
+    return [stream for stream in (video, audio) if stream is not None and has_allowed_decoder(stream)]
 
 
-def discard_other_streams(container: InputContainer, *streams: PlayableStream) -> None:
+def discard_other_streams(container: InputContainer, *kept_streams: PlayableStream) -> None:
     """Make the demuxer skip all other streams, which saves reading them from a bucket."""
-    kept = {stream.index for stream in streams}
+    indices = {stream.index for stream in kept_streams}
     for stream in container.streams:
-        stream.discard = Discard.default if stream.index in kept else Discard.all
+        stream.discard = Discard.default if stream.index in indices else Discard.all
 
 
 def read_packets(
-    container: InputContainer, file: BoundedFile, streams: Sequence[PlayableStream]
+    container: InputContainer, file: ReadLimitedFile, streams: Sequence[PlayableStream]
 ) -> "Iterator[Packet[Stream]]":
-    """Yield packets with a time stamp until the file ends, is damaged, or reaches its limits."""
+    """Yield packets with a time stamp until the file ends, is damaged, or must not be read on."""
     try:
         for packet in container.demux(*streams):
-            if file.has_ended:
+            if file.must_stop_reading:
                 return
             if packet.pts is not None or packet.dts is not None:
                 yield packet
@@ -291,13 +295,13 @@ def read_packets(
         return
 
 
-def packet_start(packet: "Packet[Stream]") -> float:
+def packet_start_seconds(packet: "Packet[Stream]") -> float:
     stamp = packet.pts if packet.pts is not None else packet.dts
     return float((stamp or 0) * packet.time_base)
 
 
-def packet_end(packet: "Packet[Stream]") -> float:
+def packet_end_seconds(packet: "Packet[Stream]") -> float:
     length = float((packet.duration or 0) * packet.time_base)
     if not length and isinstance(packet.stream, VideoStream) and packet.stream.average_rate:
         length = min(float(1 / packet.stream.average_rate), 1.0)
-    return packet_start(packet) + length
+    return packet_start_seconds(packet) + length

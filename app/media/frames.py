@@ -13,7 +13,7 @@ from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 
-from app.media.container import BoundedFile, PlayableStream, discard_other_streams
+from app.media.container import PlayableStream, ReadLimitedFile, discard_other_streams
 from app.media.timeline import Timeline
 
 _MAX_DAMAGED_PLACES = 1000
@@ -23,7 +23,7 @@ _SAMPLE_RATES = range(1_000, 1_000_001)
 
 
 def decode_frames(
-    container: InputContainer, file: BoundedFile, timeline: Timeline, *streams: PlayableStream
+    container: InputContainer, file: ReadLimitedFile, timeline: Timeline, *streams: PlayableStream
 ) -> Iterator[AudioFrame | VideoFrame]:
     """Yield the frames of some streams in file order, with time stamps on the timeline's continuous clock.
 
@@ -33,16 +33,17 @@ def decode_frames(
     discard_other_streams(container, *streams)
     for _ in range(_MAX_DAMAGED_PLACES):
         try:
-            for packet in timeline.continue_clock(container.demux(*streams)):
-                if file.has_ended:
+            for packet in timeline.to_continuous_clock(container.demux(*streams)):
+                if file.must_stop_reading:
                     return
-                yield from decode_packet(packet)
+                yield from decode_usable_frames(packet)
             return
         except av.InvalidDataError:  # damaged here; later packets may be whole
             continue
 
 
-def decode_packet(packet: "Packet[Stream] | Packet[AudioStream]") -> Sequence[AudioFrame | VideoFrame]:
+def decode_usable_frames(packet: "Packet[Stream] | Packet[AudioStream]") -> Sequence[AudioFrame | VideoFrame]:
+    """Return the frames of a packet, without damaged and implausible ones."""
     try:
         frames = packet.decode()
     except av.FFmpegError:
@@ -58,7 +59,6 @@ def _is_usable_frame(frame: AudioFrame | VideoFrame) -> bool:
 
 _DISPLAY_MATRIX = "=9i"
 
-# Filters by what the matrix does: swap the axes, then flip x, flip y.
 _ROTATION_FILTERS = {
     (False, True, False): [("hflip", "")],
     (False, False, True): [("vflip", "")],
@@ -72,15 +72,16 @@ _ROTATION_FILTERS = {
 
 def rotation_filters(frame: VideoFrame) -> Sequence[tuple[str, str]]:
     """Return the filters, as (name, options), that rotate and flip a frame as its display matrix says."""
-    return _ROTATION_FILTERS.get(_read_display_matrix(frame), ())
+    return _ROTATION_FILTERS.get(_read_axis_swap_and_flips(frame), ())
 
 
 def is_sideways(frame: VideoFrame) -> bool:
     """Return whether width and height are swapped when the frame is shown."""
-    return _read_display_matrix(frame)[0]
+    return _read_axis_swap_and_flips(frame)[0]
 
 
-def _read_display_matrix(frame: VideoFrame) -> tuple[bool, bool, bool]:
+def _read_axis_swap_and_flips(frame: VideoFrame) -> tuple[bool, bool, bool]:
+    """Return whether the display matrix swaps the axes, and then flips x, and flips y."""
     # A frame and its side data keep each other in memory, so the side data of a small copy is read.
     small = frame.reformat(2, 2, "gray", interpolation=Interpolation.POINT, threads=1)
     data = small.side_data.get("DISPLAYMATRIX")

@@ -5,7 +5,6 @@ Streams are copied if they fit, and encoded as H.264 and AAC otherwise.
 
 import logging
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -20,27 +19,30 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from app.core.errors import StageFailed
-from app.media.audio import ContinuousAudio
-from app.media.clip import cut_clip, make_audio_frames, raise_if_disk_full
-from app.media.clip_plan import AUDIO_BIT_RATE, AUDIO_CODEC, AUDIO_SAMPLE_RATE
+from app.media.clip import cut_clip, raise_if_disk_full
+from app.media.clip_encoding import AudioTrackEncoder
+from app.media.clip_plan import AUDIO_SAMPLE_RATE
 from app.media.container import (
     DEFAULT_MAX_HOURS,
-    BoundedFile,
+    ReadLimitedFile,
     ReadLimitExceeded,
     ReadLimits,
-    can_decode_stream,
     check_max_hours,
     check_plausible_duration,
+    choose_audio_layout,
     choose_audio_stream,
     choose_video_stream,
+    codec_name,
     discard_other_streams,
+    has_allowed_decoder,
+    limit_processing_seconds,
     measure_file_size,
     open_container,
-    processing_time_limit,
 )
-from app.media.frames import decode_packet
-from app.media.probe import SIGNATURE_BYTES, NotAVideo, detect_content_type, probe_media
+from app.media.frames import decode_usable_frames
+from app.media.probe import SIGNATURE_BYTES, NotMedia, detect_content_type, probe_media
 from app.media.timeline import Timeline, read_timeline
+from app.media.truncation import exceeds_duration_tolerance
 
 _log = logging.getLogger(__name__)
 
@@ -48,10 +50,6 @@ _PLAN_LIMITS = ReadLimits(seconds=60.0, bytes=1024**4)
 _LIMIT_SECONDS = 24 * 3600.0
 _MAX_BYTES = 64 * 1024**3
 _START_TOLERANCE_SECONDS = 0.1  # browsers show larger first time stamps instead of 0:00
-_DURATION_TOLERANCE_SECONDS, _DURATION_TOLERANCE_SHARE = (
-    1.0,
-    0.02,
-)  # beyond both the copy is wrong
 
 # Played by Chrome, Firefox and Safari on every system. Not HEVC, for which most computers have no decoder.
 _VIDEO_CODECS = frozenset({"h264", "vp9", "av1"})
@@ -90,7 +88,10 @@ class PlayableCopyPlan:
 
 
 def plan_playable_copy(
-    file: BinaryIO, stopping: threading.Event, overstates_duration: bool = False, max_hours: float = DEFAULT_MAX_HOURS
+    media_file: BinaryIO,
+    stopping: threading.Event,
+    overstates_duration: bool = False,
+    max_hours: float = DEFAULT_MAX_HOURS,
 ) -> PlayableCopyPlan | None:
     """Plan a copy that browsers play, None if they play the file itself; blocks.
 
@@ -98,33 +99,35 @@ def plan_playable_copy(
     `StageFailed` (also for a file longer than `max_hours`, or with more to encode than it can hold),
     `ProcessingStopped`, and what reading the file raises.
     """
-    head = file.read(SIGNATURE_BYTES)
-    bounded = BoundedFile(file, _PLAN_LIMITS, stopping)
-    bounded.seek(0)
+    content_type = detect_content_type(media_file.read(SIGNATURE_BYTES), "")
+    file = ReadLimitedFile(media_file, _PLAN_LIMITS, stopping)
+    file.seek(0)
     try:
-        timeline = read_timeline(bounded, may_read_all=True)
-        with open_container(bounded) as container:
-            copy = _plan_copy(container, timeline, detect_content_type(head, ""), overstates_duration)
-        if copy is not None:
-            _check_copy_duration(copy, measure_file_size(file), max_hours)
-        return copy
+        timeline = read_timeline(file, may_read_all=True)
+        with open_container(file) as container:
+            plan = _plan_copy(container, timeline, content_type, overstates_duration)
+        if plan is not None:
+            _check_copy_duration(plan, measure_file_size(media_file), max_hours)
+        return plan
     except ReadLimitExceeded as error:
         raise StageFailed(f"No playable copy can be made: {error}") from None
     except av.FFmpegError:
         raise StageFailed("No playable copy can be made: the file is damaged") from None
 
 
-def make_playable_copy(file: BinaryIO, copy: PlayableCopyPlan, target: Path, stopping: threading.Event) -> None:
-    """Write a copy to `target`; blocks. The write is atomic. Streams that cannot be copied are encoded.
+def make_playable_copy(
+    media_file: BinaryIO, plan: PlayableCopyPlan, copy_path: Path, stopping: threading.Event
+) -> None:
+    """Write the planned copy to `copy_path`; blocks. Streams that cannot be copied after all are encoded.
 
-    Raises `StageFailed`, `ProcessingStopped`, what reading the file raises, and `OSError` for the target.
+    Raises `StageFailed`, `ProcessingStopped`, what reading the file raises, and `OSError` for the copy.
     """
-    size = measure_file_size(file)
-    limit_seconds = processing_time_limit(size, _LIMIT_SECONDS)
-    if copy.copies_video:
+    file_size = measure_file_size(media_file)
+    limit_seconds = limit_processing_seconds(file_size, _LIMIT_SECONDS)
+    if plan.copies_video:
         try:
-            _remux_streams(BoundedFile(file, ReadLimits(limit_seconds, 1024**4), stopping), copy, target)
-            if _is_complete_copy(target, copy):
+            _remux_streams(ReadLimitedFile(media_file, ReadLimits(limit_seconds, 1024**4), stopping), plan, copy_path)
+            if _has_planned_duration(copy_path, plan):
                 return
             reason = "the copy has another duration"
         except ReadLimitExceeded as error:
@@ -132,17 +135,17 @@ def make_playable_copy(file: BinaryIO, copy: PlayableCopyPlan, target: Path, sto
         except (av.FFmpegError, _CannotRemux) as error:
             raise_if_disk_full(error)
             reason = str(error)
-        check_plausible_duration(copy.seconds, size)
+        check_plausible_duration(plan.seconds, file_size)
         _log.info("Encoding the streams of a video, because they cannot be copied: %s", reason)
-    file.seek(0)
-    cut_clip(file, 0, copy.seconds, target, stopping, limit_seconds, _MAX_BYTES)
+    media_file.seek(0)
+    cut_clip(media_file, 0, plan.seconds, copy_path, stopping, limit_seconds, _MAX_BYTES)
 
 
-def _check_copy_duration(copy: PlayableCopyPlan, size: int, max_hours: float) -> None:
+def _check_copy_duration(plan: PlayableCopyPlan, file_size: int, max_hours: float) -> None:
     try:
-        check_max_hours(copy.seconds, max_hours)
-        if not (copy.copies_video and copy.copies_audio):
-            check_plausible_duration(copy.seconds, size)
+        check_max_hours(plan.seconds, max_hours)
+        if not (plan.copies_video and plan.copies_audio):
+            check_plausible_duration(plan.seconds, file_size)
     except StageFailed as failure:
         raise StageFailed(f"No playable copy can be made: {str(failure)[:1].lower()}{str(failure)[1:]}") from None
 
@@ -152,15 +155,15 @@ class _CannotRemux(Exception):
 
 
 def _plan_copy(
-    container: InputContainer, timeline: Timeline, kind: str, overstates_duration: bool
+    container: InputContainer, timeline: Timeline, content_type: str, overstates_duration: bool
 ) -> PlayableCopyPlan | None:
     video, audio = choose_video_stream(container), choose_audio_stream(container)
-    if video is not None and not can_decode_stream(video):
+    if video is not None and not has_allowed_decoder(video):
         raise StageFailed("No playable copy can be made: the codec of the video is unknown")
-    video_codec, audio_codec = _codec_name(video), _codec_name(audio)
-    played_video, played_audio = _BROWSER_CODECS.get(kind, (frozenset(), frozenset()))
+    video_codec, audio_codec = codec_name(video), codec_name(audio)
+    played_video, played_audio = _BROWSER_CODECS.get(content_type, (frozenset(), frozenset()))
     is_played = video_codec in {None, *played_video} and audio_codec in {None, *played_audio}
-    is_played = is_played and abs(timeline.origin) <= _START_TOLERANCE_SECONDS and _has_browser_profile(video)
+    is_played = is_played and abs(timeline.origin) <= _START_TOLERANCE_SECONDS and _is_profile_played_by_browsers(video)
     if is_played and (video_codec or audio_codec) and not overstates_duration:
         return None
     if timeline.duration_seconds is None:
@@ -168,54 +171,50 @@ def _plan_copy(
     return PlayableCopyPlan(
         seconds=timeline.duration_seconds,
         is_audio_only=video is None,
-        copies_video=kind in _REMUXABLE_TYPES
+        copies_video=content_type in _REMUXABLE_TYPES
         and video_codec in _VIDEO_CODECS
-        and _has_browser_profile(video)
+        and _is_profile_played_by_browsers(video)
         and not timeline.restarts,
         copies_audio=audio_codec in {None, *_AUDIO_CODECS},
     )
 
 
-def _codec_name(stream: VideoStream | AudioStream | None) -> str | None:
-    return None if stream is None else str(stream.codec_context.codec.canonical_name)
+def _is_profile_played_by_browsers(video_stream: VideoStream | None) -> bool:
+    if video_stream is None or codec_name(video_stream) != "h264":
+        return True
+    return video_stream.codec_context.profile in _H264_PROFILES
 
 
-def _has_browser_profile(video: VideoStream | None) -> bool:
-    return _codec_name(video) != "h264" or (video is not None and video.codec_context.profile in _H264_PROFILES)
-
-
-def _is_complete_copy(target: Path, copy: PlayableCopyPlan) -> bool:
+def _has_planned_duration(copy_path: Path, plan: PlayableCopyPlan) -> bool:
     try:
-        seconds = probe_media(target).duration_seconds
-    except NotAVideo:
+        seconds = probe_media(copy_path).duration_seconds
+    except NotMedia:
         return False
-    return seconds is not None and abs(seconds - copy.seconds) <= max(
-        _DURATION_TOLERANCE_SECONDS, _DURATION_TOLERANCE_SHARE * copy.seconds
-    )
+    return seconds is not None and not exceeds_duration_tolerance(abs(seconds - plan.seconds), plan.seconds)
 
 
-def _remux_streams(file: BoundedFile, copy: PlayableCopyPlan, target: Path) -> None:
+def _remux_streams(file: ReadLimitedFile, plan: PlayableCopyPlan, copy_path: Path) -> None:
     file.seek(0)
     timeline = read_timeline(file)
     with (
         open_container(file, _PARSING_DECODERS) as source,
-        av.open(f"file:{target}", "w", format="mp4", options={"movflags": "+faststart"}) as output,
+        av.open(f"file:{copy_path}", "w", format="mp4", options={"movflags": "+faststart"}) as output,
     ):
         video, audio = choose_video_stream(source), choose_audio_stream(source)
         tracks: dict[int, _RemuxedTrack | _TranscodedAudioTrack] = {}
         if video is not None:
             tracks[video.index] = _RemuxedTrack(output, video, timeline.origin)
-        if audio is not None and copy.copies_audio:
+        if audio is not None and plan.copies_audio:
             tracks[audio.index] = _RemuxedTrack(output, audio, timeline.origin)
         elif audio is not None:
-            tracks[audio.index] = _TranscodedAudioTrack(output, audio, timeline.origin, copy.seconds)
+            tracks[audio.index] = _TranscodedAudioTrack(output, audio, timeline.origin, plan.seconds)
         streams = [stream for stream in (video, audio) if stream is not None]
         discard_other_streams(source, *streams)
         for packet in source.demux(*streams):
             file.check_limits()
             tracks[packet.stream.index].add_packet(packet)
         for track in tracks.values():
-            track.finish()
+            track.flush()
     file.check_limits()
 
 
@@ -235,17 +234,18 @@ class _RemuxedTrack:
             raise _CannotRemux("its packets have no times")
         self._held.append(packet)
         if packet.dts is not None:
-            self._write_held(packet.dts)
+            self._write_held_packets(packet.dts)
 
-    def finish(self) -> None:
+    def flush(self) -> None:
+        """Raise `_CannotRemux` if packets without a decoding time are left."""
         if self._held:
             raise _CannotRemux("its packets have no times of decoding")
 
-    def _write_held(self, last: int) -> None:
+    def _write_held_packets(self, last_decoding_time: int) -> None:
         step = self._held[-1].duration or 1
         for back, packet in zip(reversed(range(len(self._held))), self._held, strict=True):
             ticks = round(Fraction(self._origin) / packet.time_base)
-            packet.pts, packet.dts = (packet.pts or 0) - ticks, last - back * step - ticks
+            packet.pts, packet.dts = (packet.pts or 0) - ticks, last_decoding_time - back * step - ticks
             packet.stream = self._stream
             self._output.mux(packet)
         self._held.clear()
@@ -256,24 +256,13 @@ class _TranscodedAudioTrack:
 
     def __init__(self, output: OutputContainer, stream: AudioStream, origin: float, seconds: float) -> None:
         self._output = output
-        self._layout = "mono" if stream.codec_context.channels == 1 else "stereo"
-        self._encoder = output.add_stream(
-            AUDIO_CODEC, rate=AUDIO_SAMPLE_RATE, layout=self._layout, bit_rate=AUDIO_BIT_RATE
-        )
-        self._audio = ContinuousAudio(self._layout, AUDIO_SAMPLE_RATE, origin, None)
-        self._sample_count = round(seconds * AUDIO_SAMPLE_RATE)
-        self._yielded = 0
+        sample_count = round(seconds * AUDIO_SAMPLE_RATE)
+        self._encoder = AudioTrackEncoder(output, choose_audio_layout(stream), origin, sample_count)
 
     def add_packet(self, packet: "Packet[Stream]") -> None:
-        for frame in decode_packet(packet):
+        for frame in decode_usable_frames(packet):
             if isinstance(frame, AudioFrame):
-                self._encode_chunks(self._audio.add_frame(frame))
+                self._output.mux(list(self._encoder.encode_frame(frame)))
 
-    def finish(self) -> None:
-        self._encode_chunks(self._audio.finish())
-        self._output.mux(self._encoder.encode(None))
-
-    def _encode_chunks(self, chunks: Iterator[bytes]) -> None:
-        for frame in make_audio_frames(chunks, self._layout, self._sample_count, self._yielded):
-            self._yielded += frame.samples
-            self._output.mux(self._encoder.encode(frame))
+    def flush(self) -> None:
+        self._output.mux(list(self._encoder.flush(pads_end=False)))

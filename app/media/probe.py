@@ -12,20 +12,20 @@ import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from app.core.media_types import UNKNOWN_TYPE, guess_media_type
 from app.media.container import (
     MAX_PIXELS,
-    BoundedFile,
+    ReadLimitedFile,
     ReadLimitExceeded,
     ReadLimits,
-    can_decode_stream,
     choose_audio_stream,
     choose_video_stream,
+    codec_name,
     discard_other_streams,
+    has_allowed_decoder,
     open_container,
 )
 from app.media.frames import is_sideways
@@ -83,42 +83,42 @@ _NON_MEDIA_SIGNATURES = (
 _DOCUMENT_TYPE = re.compile(rb"\x42\x82.(webm|matroska)", re.DOTALL)  # EBML: id, one byte of length, name
 
 
-def detect_content_type(head: bytes, name: str) -> str:
-    """Return the media type of a file that begins with `head`, its first `SIGNATURE_BYTES`.
+def detect_content_type(first_bytes: bytes, file_name: str) -> str:
+    """Return the media type of a file that begins with `first_bytes`, its first `SIGNATURE_BYTES`.
 
-    `name` decides only if the bytes are not recognised. Something else, such as a web page named `talk.mp4`, is
+    `file_name` decides only if the bytes are not recognised. Something else, such as a web page named `talk.mp4`, is
     `UNKNOWN_TYPE`.
     """
-    known = _match_signature(head)
+    known = _content_type_by_signature(first_bytes)
     if known is None:
-        known = UNKNOWN_TYPE if describe_non_media(head) else guess_media_type(name)
+        known = UNKNOWN_TYPE if describe_non_media(first_bytes) else guess_media_type(file_name)
     return known
 
 
-def describe_non_media(head: bytes) -> str | None:
+def describe_non_media(first_bytes: bytes) -> str | None:
     """Return what a file that is neither video nor audio is ("an image (JPEG)"), None if unknown."""
-    matches = (kind for start, kind in _NON_MEDIA_SIGNATURES if re.match(start, head, re.DOTALL | re.IGNORECASE))
-    return next(matches, None) or ("text" if _looks_like_text(head) else None)
+    matches = (kind for start, kind in _NON_MEDIA_SIGNATURES if re.match(start, first_bytes, re.DOTALL | re.IGNORECASE))
+    return next(matches, None) or ("text" if _looks_like_text(first_bytes) else None)
 
 
-def _looks_like_text(head: bytes) -> bool:
+def _looks_like_text(first_bytes: bytes) -> bool:
     try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+        text = codecs.getincrementaldecoder("utf-8")().decode(first_bytes)
     except UnicodeDecodeError:
         return False
     return bool(text.strip()) and all(each.isprintable() or each in "\t\r\n\f\ufeff" for each in text)
 
 
-def _match_signature(head: bytes) -> str | None:
-    if head[4:8] == b"ftyp":
-        brand = head[8:12]
+def _content_type_by_signature(first_bytes: bytes) -> str | None:
+    if first_bytes[4:8] == b"ftyp":
+        brand = first_bytes[8:12]
         return "video/3gpp" if brand.startswith(b"3g") else _TYPES_OF_BRANDS.get(brand, "video/mp4")
-    if head.startswith(b"\x1a\x45\xdf\xa3"):
-        found = _DOCUMENT_TYPE.search(head)
+    if first_bytes.startswith(b"\x1a\x45\xdf\xa3"):
+        found = _DOCUMENT_TYPE.search(first_bytes)
         return None if found is None else "video/webm" if found[1] == b"webm" else "video/x-matroska"
-    if head.startswith(b"OggS"):
-        return "video/ogg" if _OGG_VIDEO_CODEC.search(head) else "audio/ogg"
-    return next((kind for start, kind in _SIGNATURES if re.match(start, head, re.DOTALL)), None)
+    if first_bytes.startswith(b"OggS"):
+        return "video/ogg" if _OGG_VIDEO_CODEC.search(first_bytes) else "audio/ogg"
+    return next((kind for start, kind in _SIGNATURES if re.match(start, first_bytes, re.DOTALL)), None)
 
 
 # A file without a declared duration is read from end to end.
@@ -131,7 +131,7 @@ _EXTENSIONS = {"mpegts": ".ts", "mpeg": ".mpg"}
 _WEBM_CODECS = frozenset({"vp8", "vp9", "av1", "opus", "vorbis", None})
 
 
-class NotAVideo(Exception):
+class NotMedia(Exception):
     """A file that PyAV cannot open, or without video and audio; the text says which."""
 
 
@@ -160,51 +160,45 @@ class MediaInfo:
 
 
 def probe_media(path: Path) -> MediaInfo:
-    """Read the properties of a media file; blocks. Raises `NotAVideo`, and `OSError` if it cannot be read.
+    """Read the properties of a media file; blocks. Raises `NotMedia`, and `OSError` if it cannot be read.
 
     The duration is None if it takes too long to find, or if the file declares none and has no packets.
     """
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         if size == 0:
-            raise NotAVideo("the file is empty")
-        if other := _describe_non_media_content(file):
-            raise NotAVideo(f"the file is {other}, no video and no audio")
+            raise NotMedia("the file is empty")
+        if other := describe_non_media(file.read(SIGNATURE_BYTES)):
+            raise NotMedia(f"the file is {other}, no video and no audio")
         if has_oversized_index(file, size):
-            raise NotAVideo("the file is damaged: its index lists more than the file can hold")
+            raise NotMedia("the file is damaged: its index lists more than the file can hold")
         file.seek(0)
-        bounded = BoundedFile(file, _LIMITS)
+        bounded = ReadLimitedFile(file, _LIMITS)
         try:
             with open_container(bounded) as container:
-                info = _probe_streams(container, bounded, path, size)
-            return _detect_truncation(info if info.duration_seconds else _measure_duration(info, bounded), file, size)
+                info = _probe_opened_file(container, bounded, path, size)
+            return _add_truncation(info if info.duration_seconds else _add_measured_duration(info, bounded), file, size)
         except ReadLimitExceeded as error:
-            raise NotAVideo(str(error)) from None
+            raise NotMedia(str(error)) from None
         except av.FFmpegError:
-            raise NotAVideo(
+            raise NotMedia(
                 "the file is damaged: its end is missing, and with it what is needed to play it"
                 if has_lost_index(file, size)
                 else "the file is no video, or it is damaged"
             ) from None
 
 
-def _detect_truncation(info: MediaInfo, file: BinaryIO, size: int) -> MediaInfo:
+def _add_truncation(info: MediaInfo, file: BinaryIO, file_size: int) -> MediaInfo:
     seconds, declared = info.duration_seconds, info.declared_seconds
     if seconds is not None and declared is None:
         file.seek(0)
         declared = (
-            mp3_duration_before_truncation(file, size, seconds)
+            mp3_duration_before_truncation(file, file_size, seconds)
             if info.format == "mp3"
-            else duration_before_truncation(file.read(ASF_HEADER_BYTES), size, seconds)
+            else duration_before_truncation(file.read(ASF_HEADER_BYTES), file_size, seconds)
         )
-    ends_early = declared is not None or ends_inside_packet(file, size, info.format)
+    ends_early = declared is not None or ends_inside_packet(file, file_size, info.format)
     return replace(info, declared_seconds=declared, ends_early=ends_early)
-
-
-def _describe_non_media_content(file: BinaryIO) -> str | None:
-    head = file.read(SIGNATURE_BYTES)
-    file.seek(0)
-    return describe_non_media(head)
 
 
 def size_in_kb(size_in_bytes: int) -> int:
@@ -212,83 +206,78 @@ def size_in_kb(size_in_bytes: int) -> int:
     return -(-size_in_bytes // 1024)
 
 
-def _probe_streams(container: InputContainer, file: BoundedFile, path: Path, size: int) -> MediaInfo:
-    video = choose_video_stream(container)
-    if video is None:
-        return _probe_audio_only(container, file, path, size)
-    codec = _codec_name(video)
-    if codec is None or not can_decode_stream(video):
-        raise NotAVideo("its video codec is unknown, or it is damaged")
-    if container.format.name == "gif" and _is_single_image(container, video):
-        raise NotAVideo("the file is an image (GIF), no video and no audio")
-    width, height = _read_resolution(container, video)
+def _probe_opened_file(container: InputContainer, file: ReadLimitedFile, path: Path, file_size: int) -> MediaInfo:
+    video_stream = choose_video_stream(container)
+    if video_stream is None:
+        return _probe_audio_only(container, file, path, file_size)
+    codec = codec_name(video_stream)
+    if codec is None or not has_allowed_decoder(video_stream):
+        raise NotMedia("its video codec is unknown, or it is damaged")
+    if container.format.name == "gif" and _is_single_image(container, video_stream):
+        raise NotMedia("the file is an image (GIF), no video and no audio")
+    width, height = _read_resolution(container, video_stream)
     if (
         container.format.name in _ROTATABLE_FORMATS
-        and (frame := _decode_one_frame(container, video))
+        and (frame := _decode_first_whole_frame(container, video_stream))
         and is_sideways(frame)
     ):
         width, height = height, width
     return MediaInfo(
         duration_seconds=None,
-        file_size_kb=size_in_kb(size),
+        file_size_kb=size_in_kb(file_size),
         video_codec=codec,
-        audio_codec=_codec_name(choose_audio_stream(container)),
+        audio_codec=codec_name(choose_audio_stream(container)),
         resolution=f"{width}x{height}",
-        frame_rate=float(video.average_rate) if video.average_rate else None,
+        frame_rate=float(video_stream.average_rate) if video_stream.average_rate else None,
         format=_format_name(container.format.name, path),
     )
 
 
-def _probe_audio_only(container: InputContainer, file: BoundedFile, path: Path, size: int) -> MediaInfo:
+def _probe_audio_only(container: InputContainer, file: ReadLimitedFile, path: Path, file_size: int) -> MediaInfo:
     found = _probe_audio_stream(container, file)
     if found is None:
         file.check_limits()
-        raise NotAVideo("the file has no video and no audio that can be decoded")
+        raise NotMedia("the file has no video and no audio that can be decoded")
     audio, duration = found
     name = _format_name(container.format.name, path)
     return MediaInfo(
         duration_seconds=duration,
-        file_size_kb=size_in_kb(size),
+        file_size_kb=size_in_kb(file_size),
         video_codec=None,
-        audio_codec=_codec_name(audio),
+        audio_codec=codec_name(audio),
         resolution=None,
         frame_rate=None,
         format="m4a" if name == "mp4" else name,
     )
 
 
-def _is_single_image(container: InputContainer, video: VideoStream) -> bool:
-    frames = (packet for packet in container.demux(video) if packet.size)
+def _is_single_image(container: InputContainer, video_stream: VideoStream) -> bool:
+    frames = (packet for packet in container.demux(video_stream) if packet.size)
     return len(list(islice(frames, 2))) < 2
 
 
-def _read_resolution(container: InputContainer, video: VideoStream) -> tuple[int, int]:
-    if not video.width or not video.height:
-        _decode_one_frame(container, video)
-    if not video.width or not video.height:
-        raise NotAVideo("its resolution is unknown, or it is damaged")
-    if video.width * video.height > MAX_PIXELS:
-        raise NotAVideo("its frames have more than 7680 times 4320 pixels")
-    return video.width, video.height
+def _read_resolution(container: InputContainer, video_stream: VideoStream) -> tuple[int, int]:
+    if not video_stream.width or not video_stream.height:
+        _decode_first_whole_frame(container, video_stream)
+    if not video_stream.width or not video_stream.height:
+        raise NotMedia("its resolution is unknown, or it is damaged")
+    if video_stream.width * video_stream.height > MAX_PIXELS:
+        raise NotMedia("its frames have more than 7680 times 4320 pixels")
+    return video_stream.width, video_stream.height
 
 
-def _decode_one_frame(container: InputContainer, video: VideoStream) -> VideoFrame | None:
-    discard_other_streams(container, video)
-    for _, packet in zip(range(_MAX_VIDEO_PACKETS), container.demux(video), strict=False):
+def _decode_first_whole_frame(container: InputContainer, video_stream: VideoStream) -> VideoFrame | None:
+    discard_other_streams(container, video_stream)
+    for _, packet in zip(range(_MAX_VIDEO_PACKETS), container.demux(video_stream), strict=False):
         try:
-            if frames := video.codec_context.decode(packet):
+            if frames := video_stream.codec_context.decode(packet):
                 return frames[0]
         except av.FFmpegError:  # later packets may be whole
             continue
     return None
 
 
-def _codec_name(stream: Stream | None) -> str | None:
-    codec = getattr(stream, "codec", None)  # missing without a decoder
-    return None if codec is None else str(codec.canonical_name)
-
-
-def _measure_duration(info: MediaInfo, file: BoundedFile) -> MediaInfo:
+def _add_measured_duration(info: MediaInfo, file: ReadLimitedFile) -> MediaInfo:
     file.seek(0)
     try:
         timeline = read_timeline(file, may_read_all=True)
@@ -297,11 +286,11 @@ def _measure_duration(info: MediaInfo, file: BoundedFile) -> MediaInfo:
     return replace(info, duration_seconds=timeline.duration_seconds, declared_seconds=timeline.declared_seconds)
 
 
-def _format_name(names: str, path: Path) -> str:
+def _format_name(ffmpeg_names: str, path: Path) -> str:
     """Return the name among FFmpeg's ("mov,mp4,m4a") that matches the file's extension, else the first."""
-    known = names.split(",")
+    names = ffmpeg_names.split(",")
     suffix = path.suffix.lower().removeprefix(".")
-    return suffix if suffix in known else _FORMAT_ALIASES.get(known[0], known[0])
+    return suffix if suffix in names else _FORMAT_ALIASES.get(names[0], names[0])
 
 
 _MAX_AUDIO_PACKETS = 100  # tried until one can be decoded
@@ -323,16 +312,16 @@ class _PacketTotals:
             self.untimed += 1
 
 
-def _probe_audio_stream(container: InputContainer, file: BoundedFile) -> tuple[AudioStream, float | None] | None:
+def _probe_audio_stream(container: InputContainer, file: ReadLimitedFile) -> tuple[AudioStream, float | None] | None:
     """Return the audio stream to play, and its duration where only its packets have one.
 
     None if there is no audio, or no frame at its start can be decoded.
     """
-    stream = choose_audio_stream(container)
-    if stream is None:
+    audio_stream = choose_audio_stream(container)
+    if audio_stream is None:
         return None
-    discard_other_streams(container, stream)
-    packets, totals = container.demux(stream), _PacketTotals()
+    discard_other_streams(container, audio_stream)
+    packets, totals = container.demux(audio_stream), _PacketTotals()
     for _, packet in zip(range(_MAX_AUDIO_PACKETS), packets, strict=False):
         totals.add_packet(packet)
         if _can_decode_packet(packet):
@@ -340,13 +329,14 @@ def _probe_audio_stream(container: InputContainer, file: BoundedFile) -> tuple[A
     else:
         return None
     if container.format.name not in _UNINDEXED_FORMATS:
-        return stream, None
+        return audio_stream, None
     declared = container.duration / av.time_base if container.duration else None
     for packet in packets:
-        if file.has_ended:
+        if file.must_stop_reading:
             break
         totals.add_packet(packet)
-    return stream, declared if file.is_limit_reached else _measured_duration(totals, container, stream) or declared
+    measured = None if file.is_limit_reached else _duration_of_packets(totals, container, audio_stream)
+    return audio_stream, measured or declared
 
 
 def _can_decode_packet(packet: "Packet[AudioStream]") -> bool:
@@ -356,8 +346,8 @@ def _can_decode_packet(packet: "Packet[AudioStream]") -> bool:
         return False
 
 
-def _measured_duration(totals: _PacketTotals, container: InputContainer, stream: AudioStream) -> float:
-    if totals.end and stream.time_base:
-        return float(totals.end * stream.time_base) - (container.start_time or 0) / av.time_base
-    context = stream.codec_context  # has decoded a frame, so the frame size is known
+def _duration_of_packets(totals: _PacketTotals, container: InputContainer, audio_stream: AudioStream) -> float:
+    if totals.end and audio_stream.time_base:
+        return float(totals.end * audio_stream.time_base) - (container.start_time or 0) / av.time_base
+    context = audio_stream.codec_context  # has decoded a frame, so the frame size is known
     return totals.untimed * context.frame_size / context.sample_rate if context.sample_rate else 0.0

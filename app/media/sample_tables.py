@@ -34,7 +34,7 @@ _Box = tuple[bytes, memoryview]
 
 
 class _IndexTooLarge(Exception):
-    """A header larger than that of any recording."""
+    """A file header larger than that of any recording."""
 
 
 class _DecompressionBudget:
@@ -43,18 +43,18 @@ class _DecompressionBudget:
     def __init__(self) -> None:
         self._left = _UNPACKED_BYTES
 
-    def spend(self, size: int) -> None:
-        self._left -= size
+    def spend(self, byte_count: int) -> None:
+        self._left -= byte_count
         if self._left < 0:
             raise _IndexTooLarge
 
 
-def has_oversized_index(file: BinaryIO, size: int) -> bool:
-    """Return whether the sample tables of a file of `size` bytes have more entries than it can have samples."""
-    limit, entries, budget = min(_FREE_ENTRIES + size, _MAX_ENTRIES), 0, _DecompressionBudget()
+def has_oversized_index(file: BinaryIO, file_size: int) -> bool:
+    """Return whether the sample tables of a file of `file_size` bytes have more entries than it can have samples."""
+    limit, entries, budget = min(_FREE_ENTRIES + file_size, _MAX_ENTRIES), 0, _DecompressionBudget()
     try:
-        for header in _read_header_boxes(file, size):
-            entries += sum(_count_entries(_read_table_boxes(memoryview(header), budget), size))
+        for header in _read_boxes_with_tables(file, file_size):
+            entries += sum(_count_table_entries(_list_sample_tables(memoryview(header), budget), file_size))
             if entries > limit:
                 return True
     except _IndexTooLarge:
@@ -62,14 +62,14 @@ def has_oversized_index(file: BinaryIO, size: int) -> bool:
     return False
 
 
-def _read_header_boxes(file: BinaryIO, size: int) -> Iterator[bytes]:
+def _read_boxes_with_tables(file: BinaryIO, file_size: int) -> Iterator[bytes]:
     position = 0
     for _ in range(_MAX_BOXES):
-        if position + _BOX_BYTES > size:
+        if position + _BOX_BYTES > file_size:
             return
         file.seek(position)
         head = file.read(2 * _LONG_BOX_BYTES)
-        length, kind, start = _read_box_header(memoryview(head), size - position)
+        length, kind, start = _read_box_header(memoryview(head), file_size - position)
         if length < start:
             return
         if kind in _HEADERS or (kind in _HIDDEN and head[start + 4 : start + 8] in (b"moov", b"cmov")):
@@ -82,20 +82,21 @@ def _read_header_boxes(file: BinaryIO, size: int) -> Iterator[bytes]:
     raise _IndexTooLarge
 
 
-def _read_table_boxes(header: memoryview, budget: _DecompressionBudget) -> list[_Box]:
+def _list_sample_tables(header_box: memoryview, budget: _DecompressionBudget) -> list[_Box]:
     """Return the tables of a header. For fragments, which are many, their runs suffice."""
-    found = list(_ANY_TABLE.finditer(header)) if bytes(header[4:8]) == b"moof" else []
+    found = list(_ANY_TABLE.finditer(header_box)) if bytes(header_box[4:8]) == b"moof" else []
     if found and all(each[0] == b"trun" for each in found):
         starts = [each.start() - 4 for each in found]
-        return [(b"trun", header[start + 8 : start + _read_uint32(header, start)]) for start in starts]
-    return list(_walk_boxes(header, budget))
+        return [(b"trun", header_box[start + 8 : start + _read_uint32(header_box, start)]) for start in starts]
+    return list(_walk_boxes(header_box, budget))
 
 
-def _read_box_header(data: memoryview, rest: int) -> tuple[int, bytes, int]:
+def _read_box_header(data: memoryview, bytes_left: int) -> tuple[int, bytes, int]:
+    """Return the length of a box, its type, and the length of its header."""
     length, kind = int.from_bytes(data[:4], "big"), bytes(data[4:8])
     if length == 1:
         return int.from_bytes(data[8:16], "big"), kind, _LONG_BOX_BYTES
-    return length or rest, kind, _BOX_BYTES
+    return length or bytes_left, kind, _BOX_BYTES
 
 
 def _walk_boxes(data: memoryview, budget: _DecompressionBudget, depth: int = 0) -> Iterator[_Box]:
@@ -135,12 +136,12 @@ def _walk_nested_boxes(kind: bytes, content: memoryview, budget: _DecompressionB
                 yield from _walk_boxes(memoryview(header), budget, depth + 1)
 
 
-def _decompress_header(data: memoryview, budget: _DecompressionBudget) -> bytes:
+def _decompress_header(compressed: memoryview, budget: _DecompressionBudget) -> bytes:
     unpacker, parts = zlib.decompressobj(), [b""]
     budget.spend(_UNPACKED_AT_ONCE)
     try:
-        for start in range(0, len(data), _PACKED_AT_ONCE):
-            rest: bytes | memoryview = data[start : start + _PACKED_AT_ONCE]
+        for start in range(0, len(compressed), _PACKED_AT_ONCE):
+            rest: bytes | memoryview = compressed[start : start + _PACKED_AT_ONCE]
             while not unpacker.eof and (rest or len(parts[-1]) == _UNPACKED_AT_ONCE):
                 parts.append(unpacker.decompress(rest, _UNPACKED_AT_ONCE))
                 budget.spend(len(parts[-1]))
@@ -152,42 +153,42 @@ def _decompress_header(data: memoryview, budget: _DecompressionBudget) -> bytes:
     return b"".join(parts)
 
 
-def _count_entries(boxes: Sequence[_Box], size: int) -> Iterator[int]:
+def _count_table_entries(boxes: Sequence[_Box], file_size: int) -> Iterator[int]:
     starts = [number for number, (kind, _) in enumerate(boxes) if kind == b"trak"]
     for start, end in zip([0, *starts], [*starts, len(boxes)], strict=True):
         track = boxes[start:end]
-        edits = max([1, *(_read_uint32(each, 4) for each in _box_contents(track, b"elst"))])
-        samples = sum(_read_uint32(each, 8) for each in _box_contents(track, b"stsz", b"stz2"))
-        yield edits * (_count_audio_chunks(track, size) if _is_uncompressed_audio(track) else samples)
-    yield from (_count_fragment_run(each) for each in _box_contents(boxes, b"trun"))
+        edits = max([1, *(_read_uint32(each, 4) for each in _contents_of_types(track, b"elst"))])
+        samples = sum(_read_uint32(each, 8) for each in _contents_of_types(track, b"stsz", b"stz2"))
+        yield edits * (_count_pcm_entries(track, file_size) if _is_uncompressed_audio(track) else samples)
+    yield from (_count_implausible_run_samples(each) for each in _contents_of_types(boxes, b"trun"))
 
 
-def _box_contents(boxes: Sequence[_Box], *kinds: bytes) -> list[memoryview]:
-    return [content for kind, content in boxes if kind in kinds]
+def _contents_of_types(boxes: Sequence[_Box], *box_types: bytes) -> list[memoryview]:
+    return [content for kind, content in boxes if kind in box_types]
 
 
-def _is_uncompressed_audio(track: Sequence[_Box]) -> bool:
+def _is_uncompressed_audio(track_boxes: Sequence[_Box]) -> bool:
     """Return whether each sample lasts one tick: FFmpeg then merges the samples of a chunk."""
-    runs = [(_read_uint32(each, 4), _read_uint32(each, 12)) for each in _box_contents(track, b"stts")]
-    handlers = {bytes(each[8:12]) for each in _box_contents(track, b"hdlr")}
+    runs = [(_read_uint32(each, 4), _read_uint32(each, 12)) for each in _contents_of_types(track_boxes, b"stts")]
+    handlers = {bytes(each[8:12]) for each in _contents_of_types(track_boxes, b"hdlr")}
     return runs == [(1, 1)] and b"soun" in handlers and b"vide" not in handlers
 
 
-def _count_audio_chunks(track: Sequence[_Box], size: int) -> int:
-    chunks = sum(min(_read_uint32(each, 4), size) for each in _box_contents(track, b"stco", b"co64"))
+def _count_pcm_entries(track_boxes: Sequence[_Box], file_size: int) -> int:
+    chunks = sum(min(_read_uint32(each, 4), file_size) for each in _contents_of_types(track_boxes, b"stco", b"co64"))
     longest = 0
-    for each in _box_contents(track, b"stsc"):
+    for each in _contents_of_types(track_boxes, b"stsc"):
         count = min(_read_uint32(each, 4), (len(each) - 8) // 12)
         if count > 0:
             longest = max(longest, *(samples for _, samples, _ in struct.iter_unpack(">III", each[8 : 8 + 12 * count])))
     return chunks * (longest // _SAMPLES_AT_ONCE + 1)
 
 
-def _count_fragment_run(run: memoryview) -> int:
+def _count_implausible_run_samples(run_table: memoryview) -> int:
     """Return the samples of a run that take no bytes in the file, or more than fit into it."""
-    flags, samples = _read_uint32(run, 0) & 0xFFFFFF, _read_uint32(run, 4)
+    flags, samples = _read_uint32(run_table, 0) & 0xFFFFFF, _read_uint32(run_table, 4)
     width = 4 * sum(bool(flags & flag) for flag in _COUNTS_OF_RUN)
-    return samples if samples * width > len(run) or not width else 0
+    return samples if samples * width > len(run_table) or not width else 0
 
 
 def _read_uint32(data: memoryview, offset: int) -> int:

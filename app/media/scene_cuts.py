@@ -12,11 +12,11 @@ from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
 from app.media.container import (
-    BoundedFile,
+    ReadLimitedFile,
     ReadLimitExceeded,
     ReadLimits,
-    can_decode_stream,
     choose_video_stream,
+    has_allowed_decoder,
     open_container,
 )
 from app.media.frames import decode_frames
@@ -27,27 +27,27 @@ _SCENE_WIDTH, _SCENE_HEIGHT = 32, 18
 _SCENE_CHANGE = 24.0  # mean difference of two small frames, 0 to 255
 
 
-def find_scene_cuts(video: BinaryIO, stopping: threading.Event) -> list[float]:
+def find_scene_cuts(video_file: BinaryIO, stopping: threading.Event) -> list[float]:
     """Return the times, in seconds, of scene changes at key frames; blocks for at most 20 seconds.
 
     Encoders put key frames where scenes change. Later changes are missing if the time is up or the file is damaged.
     Raises `ProcessingStopped`, and what reading raises.
     """
-    bounded = BoundedFile(video, _SCENE_LIMITS, stopping)
+    file = ReadLimitedFile(video_file, _SCENE_LIMITS, stopping)
     cuts: list[float] = []
     try:
-        timeline = read_timeline(bounded, needs_end=False)
-        with open_container(bounded) as container:
-            for cut in _detect_scene_cuts(container, bounded, timeline):
-                bounded.check_limits()
+        timeline = read_timeline(file, needs_end=False)
+        with open_container(file) as container:
+            for cut in _detect_scene_cuts(container, file, timeline):
+                file.check_limits()
                 cuts.append(max(cut - timeline.origin, 0.0))
-        bounded.check_limits()
+        file.check_limits()
     except (ReadLimitExceeded, av.FFmpegError):
         pass
     return cuts
 
 
-def _detect_scene_cuts(container: InputContainer, file: BoundedFile, timeline: Timeline) -> Iterator[float]:
+def _detect_scene_cuts(container: InputContainer, file: ReadLimitedFile, timeline: Timeline) -> Iterator[float]:
     before: NDArray[np.int16] | None = None
     for frame in _decode_key_frames(container, file, timeline):
         small = frame.reformat(_SCENE_WIDTH, _SCENE_HEIGHT, "rgb24", interpolation=Interpolation.AREA, threads=1)
@@ -57,9 +57,9 @@ def _detect_scene_cuts(container: InputContainer, file: BoundedFile, timeline: T
         before = pixels
 
 
-def _decode_key_frames(container: InputContainer, file: BoundedFile, timeline: Timeline) -> Iterator[VideoFrame]:
+def _decode_key_frames(container: InputContainer, file: ReadLimitedFile, timeline: Timeline) -> Iterator[VideoFrame]:
     stream = choose_video_stream(container)
-    if stream is None or not can_decode_stream(stream):
+    if stream is None or not has_allowed_decoder(stream):
         return
     stream.codec_context.skip_frame = "NONKEY"
     for frame in decode_frames(container, file, timeline, stream):

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from app.media.colours import convert_to_jpeg_colours, read_colours
 from app.media.container import (
-    BoundedFile,
+    ReadLimitedFile,
     ReadLimitExceeded,
     ReadLimits,
-    can_decode_stream,
     choose_audio_stream,
     choose_video_stream,
+    has_allowed_decoder,
     open_container,
 )
 from app.media.frames import decode_frames, is_sideways, rotation_filters
@@ -56,16 +56,16 @@ class NoVideoStream(NoThumbnail):
         super().__init__("the file has no video stream")
 
 
-def make_thumbnail(file: BinaryIO) -> bytes:
+def make_thumbnail(video_file: BinaryIO) -> bytes:
     """Return a JPEG of at most 640 by 360 pixels with the video's aspect ratio; blocks.
 
     The frame is at a tenth of the duration, but at most one second in, or a later one if that is black. Raises
     `NoThumbnail`, and what reading the file raises.
     """
-    bounded = BoundedFile(file, _FRAME_LIMITS)
+    file = ReadLimitedFile(video_file, _FRAME_LIMITS)
     try:
-        with open_container(bounded) as container:
-            frame = _choose_frame(container, bounded)
+        with open_container(file) as container:
+            frame = _choose_thumbnail_frame(container, file)
         return encode_jpeg(frame)
     except ReadLimitExceeded as error:
         raise NoThumbnail(str(error)) from None
@@ -73,15 +73,16 @@ def make_thumbnail(file: BinaryIO) -> bytes:
         raise NoThumbnail("the file is no video, or it is damaged") from None
 
 
-def _choose_frame(container: InputContainer, file: BoundedFile) -> VideoFrame:
+def _choose_thumbnail_frame(container: InputContainer, file: ReadLimitedFile) -> VideoFrame:
+    """Return the first of some frames that is bright enough, else the brightest."""
     stream = choose_video_stream(container)
     if stream is None:
         raise NoVideoStream
-    if not can_decode_stream(stream):
+    if not has_allowed_decoder(stream):
         raise NoThumbnail("its video codec is unknown, or it is damaged")
     best, best_light = None, -1.0
     try:
-        for frame in _candidate_frames(container, stream):
+        for frame in _decode_candidate_frames(container, stream):
             light = _measure_brightness(frame)
             if light > best_light:
                 best, best_light = frame, light
@@ -91,48 +92,50 @@ def _choose_frame(container: InputContainer, file: BoundedFile) -> VideoFrame:
         if best is None:
             raise
     if best is None:
-        file.raise_read_error()
-        raise ReadLimitExceeded if file.is_limit_reached else NoThumbnail("no frame of the video can be decoded")
+        file.raise_if_read_failed()
+        raise (ReadLimitExceeded if file.is_limit_reached else NoThumbnail("no frame of the video can be decoded"))
     return best
 
 
-def _candidate_frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+def _decode_candidate_frames(container: InputContainer, video_stream: VideoStream) -> Iterator[VideoFrame]:
     deadline = time.monotonic() + _FRAME_LIMITS.seconds
     start = declared_origin(container)
     duration = declared_duration(container)
     first = min(duration / 10, 1.0) if duration else 1.0
-    if frame := _decode_small_frame(container, stream, start + first, deadline):
+    if frame := _decode_scaled_frame_at(container, video_stream, start + first, deadline):
         yield frame
     for seconds in [share * duration for share in _SEEK_SHARES] if duration else _SEEK_SECONDS:
         try:
             container.seek(round((start + seconds) * av.time_base))
         except av.FFmpegError:  # no index, or the end of the file
             return
-        if frame := _decode_small_frame(container, stream, 0, deadline):
+        if frame := _decode_scaled_frame_at(container, video_stream, 0, deadline):
             yield frame
 
 
-def _decode_small_frame(
-    container: InputContainer, stream: VideoStream, seconds: float, deadline: float
+def _decode_scaled_frame_at(
+    container: InputContainer, video_stream: VideoStream, seconds: float, deadline: float
 ) -> VideoFrame | None:
-    frame = _decode_frame_at(container, stream, seconds, deadline)
-    return frame and _scale_for_display(frame, stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio)
+    frame = _decode_frame_at(container, video_stream, seconds, deadline)
+    aspect = video_stream.sample_aspect_ratio or video_stream.codec_context.sample_aspect_ratio
+    return frame and _scale_to_thumbnail(frame, aspect)
 
 
 def _decode_frame_at(
-    container: InputContainer, stream: VideoStream, seconds: float, deadline: float
+    container: InputContainer, video_stream: VideoStream, seconds: float, deadline: float
 ) -> VideoFrame | None:
     """Return the frame shown at a time, or the first one after it; None if none can be decoded."""
     last = None
     try:
-        for number, packet in enumerate(container.demux(stream)):
+        for number, packet in enumerate(container.demux(video_stream)):
             if time.monotonic() > deadline:
-                if last := next(iter(_decode_video_packet(stream, None)), last):  # frames that the decoder still holds
+                held = _decode_whole_frames(video_stream, None)
+                if last := next(iter(held), last):
                     return last
                 raise ReadLimitExceeded
             if number >= _MAX_PACKETS:
                 break
-            for frame in _decode_video_packet(stream, packet):
+            for frame in _decode_whole_frames(video_stream, packet):
                 if frame.time is None or frame.time > seconds:
                     return last or frame
                 last = frame
@@ -141,25 +144,25 @@ def _decode_frame_at(
     return last
 
 
-def _decode_video_packet(stream: VideoStream, packet: "Packet[VideoStream] | None") -> list[VideoFrame]:
+def _decode_whole_frames(video_stream: VideoStream, packet: "Packet[VideoStream] | None") -> list[VideoFrame]:
     try:
-        return [frame for frame in stream.codec_context.decode(packet) if not frame.is_corrupt]
+        return [frame for frame in video_stream.codec_context.decode(packet) if not frame.is_corrupt]
     except av.FFmpegError:  # others may be whole
         return []
 
 
-def _scale_for_display(frame: VideoFrame, aspect: Fraction | None) -> VideoFrame:
-    turn = rotation_filters(frame)
+def _scale_to_thumbnail(frame: VideoFrame, pixel_aspect: Fraction | None) -> VideoFrame:
+    rotation = rotation_filters(frame)
     limits = (THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH) if is_sideways(frame) else (THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT)
-    width, height = _fit_dimensions(frame.width * float(aspect or 1), frame.height, *limits)
+    width, height = _fit_even_dimensions(frame.width * float(pixel_aspect or 1), frame.height, *limits)
     # The two fields of an interlaced frame are of different times: one of them has no combing.
     field = _apply_filters(frame, [("field", "type=top")]) if frame.interlaced_frame and frame.height > 1 else frame
     small = convert_to_jpeg_colours(field, read_colours(frame), width, height)
-    return _apply_filters(small, turn) if turn else small
+    return _apply_filters(small, rotation) if rotation else small
 
 
-def _fit_dimensions(width: float, height: float, widest: int, highest: int) -> tuple[int, int]:
-    scale = min(widest / width, highest / height, 1.0)
+def _fit_even_dimensions(width: float, height: float, max_width: int, max_height: int) -> tuple[int, int]:
+    scale = min(max_width / width, max_height / height, 1.0)
     return max(round(width * scale / 2) * 2, 2), max(round(height * scale / 2) * 2, 2)
 
 
@@ -207,37 +210,37 @@ _PART_SECONDS = 0.5
 _UNUSED_TIMELINE = Timeline(0.0, None)  # loudness needs no times
 
 
-def draw_waveform(file: BinaryIO) -> bytes:
+def draw_waveform(audio_file: BinaryIO) -> bytes:
     """Return a JPEG of 640 by 360 pixels with the loudness of the audio over time; blocks.
 
     Raises `NoThumbnail` if no audio can be decoded, and what reading the file raises.
     """
-    bounded = BoundedFile(file, _WAVEFORM_LIMITS)
+    file = ReadLimitedFile(audio_file, _WAVEFORM_LIMITS)
     try:
-        with open_container(bounded) as container:
-            loudness = _measure_bars(container, bounded)
+        with open_container(file) as container:
+            loudness = _measure_bar_loudness(container, file)
     except ReadLimitExceeded as error:
         raise NoThumbnail(str(error)) from None
     except av.FFmpegError:
         raise NoThumbnail("the file is neither video nor audio, or it is damaged") from None
-    return _draw_bars(loudness)
+    return _draw_bars_as_jpeg(loudness)
 
 
-def _measure_bars(container: InputContainer, file: BoundedFile) -> NDArray[np.float64]:
+def _measure_bar_loudness(container: InputContainer, file: ReadLimitedFile) -> NDArray[np.float64]:
     """Return the loudness of each bar, 0 to 1; bars that cannot be decoded in time are silent."""
     stream, duration = choose_audio_stream(container), declared_duration(container)
     if stream is None:
         raise NoThumbnail("the file has neither video nor audio")
-    is_long = duration > _MAX_DECODED_SECONDS
-    parts = (
-        _sample_loudness(container, file, stream, duration) if is_long else _measure_all_frames(container, file, stream)
-    )
+    if duration > _MAX_DECODED_SECONDS:
+        parts = _measure_loudness_at_bars(container, file, stream, duration)
+    else:
+        parts = _measure_frame_loudness(container, file, stream)
     found: list[float] = []
     for part in parts:
         found.append(part)
         if file.is_limit_reached:
             break
-    file.raise_read_error()
+    file.raise_if_read_failed()
     if not found:
         raise NoThumbnail("no audio of the file can be decoded")
     edges = np.linspace(0, len(found), _BARS + 1)
@@ -246,27 +249,29 @@ def _measure_bars(container: InputContainer, file: BoundedFile) -> NDArray[np.fl
     return np.array(bars)
 
 
-def _measure_all_frames(container: InputContainer, file: BoundedFile, stream: AudioStream) -> Iterator[float]:
+def _measure_frame_loudness(container: InputContainer, file: ReadLimitedFile, stream: AudioStream) -> Iterator[float]:
     measure = _LoudnessMeter()
     for frame in decode_frames(container, file, _UNUSED_TIMELINE, stream):
         if isinstance(frame, AudioFrame):
             yield from measure(frame)
 
 
-def _sample_loudness(
-    container: InputContainer, file: BoundedFile, stream: AudioStream, duration: float
+def _measure_loudness_at_bars(
+    container: InputContainer, file: ReadLimitedFile, stream: AudioStream, duration: float
 ) -> Iterator[float]:
     start = declared_origin(container)
     for bar in range(_BARS):
         try:
             container.seek(round((start + duration * bar / _BARS) * av.time_base))
         except av.FFmpegError:  # not seekable: use its beginning
-            yield from _measure_all_frames(container, file, stream)
+            yield from _measure_frame_loudness(container, file, stream)
             return
-        yield max(_measure_first_frames(container, file, stream), default=0.0)
+        yield max(_measure_first_half_second(container, file, stream), default=0.0)
 
 
-def _measure_first_frames(container: InputContainer, file: BoundedFile, stream: AudioStream) -> Iterator[float]:
+def _measure_first_half_second(
+    container: InputContainer, file: ReadLimitedFile, stream: AudioStream
+) -> Iterator[float]:
     seconds, measure = 0.0, _LoudnessMeter()
     for frame in decode_frames(container, file, _UNUSED_TIMELINE, stream):
         if isinstance(frame, AudioFrame):
@@ -297,8 +302,8 @@ def _rms_loudness(frame: AudioFrame) -> float:
     return float(np.sqrt(np.mean(np.square(samples)))) if samples.size else 0.0
 
 
-def _draw_bars(loudness: NDArray[np.float64]) -> bytes:
-    shares = np.clip(loudness / max(loudness.max(), _QUIETEST), 0.0, 1.0) ** 0.7  # closer to perceived loudness
+def _draw_bars_as_jpeg(bar_loudness: NDArray[np.float64]) -> bytes:
+    shares = np.clip(bar_loudness / max(bar_loudness.max(), _QUIETEST), 0.0, 1.0) ** 0.7  # closer to perceived loudness
     pixels = np.full((THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, 3), _BACKGROUND, np.uint8)
     for bar, share in enumerate(shares):
         half = max(round(_MAX_BAR_HEIGHT * share / 2), _MIN_BAR_HEIGHT // 2)

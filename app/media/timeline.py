@@ -5,7 +5,6 @@ import io
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final, TypeVar, cast
@@ -20,18 +19,23 @@ from av.video.stream import VideoStream
 from cachetools import LRUCache
 
 from app.media.container import (
-    BoundedFile,
     PlayableStream,
+    ReadLimitedFile,
     choose_playable_streams,
     discard_other_streams,
     measure_file_size,
     open_container,
-    packet_end,
-    packet_start,
+    packet_end_seconds,
+    packet_start_seconds,
     read_packets,
 )
 from app.media.truncated_packet import lacks_mxf_index
-from app.media.truncation import find_truncation_time, has_unknown_riff_size, is_truncated, search_last_packet_end
+from app.media.truncation import (
+    declares_longer_duration,
+    find_truncation_time,
+    has_unknown_riff_size,
+    search_last_packet_end,
+)
 
 _AnyStream = TypeVar("_AnyStream", bound=Stream)
 
@@ -46,8 +50,8 @@ _FINGERPRINT_BYTES = 64 * 1024
 _RIFF_HEADER_BYTES = 8
 _INTERLEAVING_BYTES = 4 * 1024**2  # between packets of the same time in a file
 
-_scanned_lock = threading.Lock()
-_scanned: "LRUCache[bytes, Timeline]" = LRUCache(64)
+_timeline_cache_lock = threading.Lock()
+_timeline_cache: "LRUCache[bytes, Timeline]" = LRUCache(64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,41 +95,44 @@ class Timeline:
     def duration_seconds(self) -> float | None:
         return None if self.end is None or self.end <= self.origin else self.end - self.origin
 
-    def continue_clock(self, packets: "Iterable[Packet[_AnyStream]]") -> "Iterator[Packet[_AnyStream]]":
-        positions: dict[int, int] = {}
+    def to_continuous_clock(self, packets: "Iterable[Packet[_AnyStream]]") -> "Iterator[Packet[_AnyStream]]":
+        last_positions: dict[int, int] = {}
         for packet in packets:
             if self.restarts:
-                position = positions[packet.stream.index] = _packet_position(packet, positions)
-                _shift_packet(packet, self._clock_shift_at(position))
+                position = last_positions[packet.stream.index] = _packet_byte_position(packet, last_positions)
+                _shift_packet_times(packet, self._clock_shift_seconds_at(position))
             yield packet
 
-    def _clock_shift_at(self, position: int) -> float:
-        return next((each.shift for each in reversed(self.restarts) if each.position <= position), 0.0)
+    def _clock_shift_seconds_at(self, byte_position: int) -> float:
+        return next((each.shift for each in reversed(self.restarts) if each.position <= byte_position), 0.0)
 
 
-def read_timeline(file: BoundedFile, needs_end: bool = True, may_read_all: bool = False) -> Timeline:
+def read_timeline(file: ReadLimitedFile, needs_end: bool = True, may_read_all: bool = False) -> Timeline:
     """Return the timeline of a file, which is to be opened again afterwards.
 
     Without `needs_end` less is read. A file that declares no duration has an end only if `may_read_all`. Raises what
     `open_container` raises.
     """
-    size = measure_file_size(file)
-    declared = end = None
+    file_size = measure_file_size(file)
+    declared_end = end = None
     with open_container(file) as container:
-        origin = _find_origin(container, file, choose_playable_streams(container))
+        streams = choose_playable_streams(container)
+        origin = _read_origin(container, file, streams)
         needs_scan = _needs_packet_scan(container, may_read_all)
-        is_seekable = not _has_lost_mxf_index(container, file, size)
+        is_seekable = not _has_lost_mxf_index(container, file, file_size)
         if needs_end and not needs_scan:
-            declared, end = _find_ends(container, choose_playable_streams(container), origin, file, size)
+            can_seek = is_seekable and not has_unreliable_seek(container)
+            declared_end, end = _find_ends(container, streams, origin, file, file_size, can_seek)
     file.seek(0)
     if needs_scan:
-        return _scan_clock(file, origin)
+        return _scan_timeline_cached(file, origin)
     if file.is_limit_reached:
-        return Timeline(origin, None, is_seekable=is_seekable)
-    return Timeline(origin, end, declared_end=declared, is_seekable=is_seekable)
+        declared_end = end = None
+    return Timeline(origin, end, declared_end=declared_end, is_seekable=is_seekable)
 
 
 def declared_origin(container: InputContainer) -> float:
+    """Return the earliest time stamp, in seconds, at which a stream starts by its header."""
     starts = [
         start for stream in choose_playable_streams(container) if (start := _declared_stream_start(stream)) is not None
     ]
@@ -150,7 +157,8 @@ def _duration_includes_start(container: InputContainer) -> bool:
     return container.format.name.startswith(("matroska", "asf"))
 
 
-def _find_origin(container: InputContainer, file: BoundedFile, streams: Sequence[PlayableStream]) -> float:
+def _read_origin(container: InputContainer, file: ReadLimitedFile, streams: Sequence[PlayableStream]) -> float:
+    """Return the time stamp, in seconds, of the first frame or sample that is played."""
     first: dict[int, float] = {}
     left = {stream.index: _REORDERED_PACKETS if isinstance(stream, VideoStream) else 1 for stream in streams}
     discard_other_streams(container, *streams)
@@ -160,7 +168,7 @@ def _find_origin(container: InputContainer, file: BoundedFile, streams: Sequence
         # A discarded packet still shows when audio begins if it counts priming samples.
         if packet.pts is not None and left[index] and (skipped or not packet.is_discard):
             left[index] -= 1
-            first[index] = min(first.get(index, float("inf")), packet_start(packet) + skipped)
+            first[index] = min(first.get(index, float("inf")), packet_start_seconds(packet) + skipped)
         if not any(left.values()):
             break
     for stream in streams:
@@ -189,61 +197,55 @@ def _needs_packet_scan(container: InputContainer, may_read_all: bool) -> bool:
 
 
 def _find_ends(
-    container: InputContainer, streams: Sequence[PlayableStream], origin: float, file: BoundedFile, size: int
+    container: InputContainer,
+    streams: Sequence[PlayableStream],
+    origin: float,
+    file: ReadLimitedFile,
+    file_size: int,
+    can_seek: bool,
 ) -> tuple[float | None, float | None]:
-    """Return the declared end if a file of `size` bytes is truncated, and the real end."""
+    """Return the declared end if a file of `file_size` bytes is truncated, and the real end."""
+
+    def read_ends() -> Iterator[float]:
+        return map(packet_end_seconds, read_packets(container, file, streams))
+
     if not container.duration:
         return None, None
     # Formats that declare one duration for the whole file: FFmpeg repeats it for each stream, wherever it begins.
     declared_ends = [] if _duration_includes_start(container) else [_declared_stream_end(stream) for stream in streams]
     declared = max((end for end in declared_ends if end is not None), default=origin + declared_duration(container))
-    cut = find_truncation_time(streams, size)
+    cut = find_truncation_time(streams, file_size)
     if cut is None and "mov" in container.format.name and declared_ends and None not in declared_ends:
         return None, declared
     hint = max(container.start_time or 0, 0) + container.duration if cut is None else round(cut * av.time_base)
     try:
-        if not has_unreliable_seek(container) and not _has_lost_mxf_index(container, file, size):
+        if can_seek:
             container.seek(hint)
-        end = _last_packet_end(container, file, streams)
+        end = max(read_ends(), default=None)
     except av.FFmpegError:  # not seekable
         end = None
-    end = end or search_last_packet_end(container, lambda: map(packet_end, read_packets(container, file, streams)))
+    end = end or search_last_packet_end(container, read_ends)
     if end is None:
         return None, declared
-    is_short = is_truncated(container, streams, declared - origin, end - origin)
+    is_short = declares_longer_duration(container, streams, declared - origin, end - origin)
     return (declared if is_short and not _is_estimated_duration(container, file) else None), end
 
 
-def _last_packet_end(container: InputContainer, file: BoundedFile, streams: Sequence[PlayableStream]) -> float | None:
-    return max(map(packet_end, read_packets(container, file, streams)), default=None)
-
-
-def _has_lost_mxf_index(container: InputContainer, file: BoundedFile, size: int) -> bool:
+def _has_lost_mxf_index(container: InputContainer, file: ReadLimitedFile, file_size: int) -> bool:
     if container.format.name != "mxf":
         return False
-    with _preserve_position(file):
-        return lacks_mxf_index(file, size)
-
-
-def _is_estimated_duration(container: InputContainer, file: BoundedFile) -> bool:
-    """Return whether FFmpeg's duration is not the declared one, or that was unknown when written.
-
-    FFmpeg estimates from the bit rate if an ASF file has another length than it declares.
-    """
-    with _preserve_position(file):
-        file.seek(0)
-        return container.format.name == "asf" or (
-            container.format.name == "avi" and has_unknown_riff_size(file.read(_RIFF_HEADER_BYTES))
-        )
-
-
-@contextmanager
-def _preserve_position(file: BoundedFile) -> Iterator[None]:
     position = file.tell()
-    try:
-        yield
-    finally:
-        file.seek(position)
+    has_lost_index = lacks_mxf_index(file, file_size)
+    file.seek(position)
+    return has_lost_index
+
+
+def _is_estimated_duration(container: InputContainer, file: ReadLimitedFile) -> bool:
+    """Return whether FFmpeg's duration may be an estimate from the bit rate; moves the position of the file."""
+    file.seek(0)
+    return container.format.name == "asf" or (
+        container.format.name == "avi" and has_unknown_riff_size(file.read(_RIFF_HEADER_BYTES))
+    )
 
 
 def _declared_stream_end(stream: PlayableStream) -> float | None:
@@ -252,11 +254,11 @@ def _declared_stream_end(stream: PlayableStream) -> float | None:
     return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
 
 
-def _packet_position(packet: "Packet[_AnyStream]", positions: dict[int, int]) -> int:
-    return positions.get(packet.stream.index, 0) if packet.pos is None else packet.pos
+def _packet_byte_position(packet: "Packet[_AnyStream]", last_positions: dict[int, int]) -> int:
+    return last_positions.get(packet.stream.index, 0) if packet.pos is None else packet.pos
 
 
-def _shift_packet(packet: "Packet[_AnyStream]", seconds: float) -> None:
+def _shift_packet_times(packet: "Packet[_AnyStream]", seconds: float) -> None:
     if seconds and packet.time_base:
         ticks = round(Fraction(seconds) / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts + ticks
@@ -265,7 +267,7 @@ def _shift_packet(packet: "Packet[_AnyStream]", seconds: float) -> None:
 
 @dataclass(slots=True)
 class _ClockSegment:
-    """A part of a file with one clock."""
+    """A part of a file with one clock, from a byte position on."""
 
     position: int
     start: float = float("inf")
@@ -273,8 +275,8 @@ class _ClockSegment:
     key_frames: list[KeyFrame] = field(default_factory=list)
 
 
-class _ClockScanner:
-    """Finds the parts of a file with one clock each, from all of its packets."""
+class _ClockRestartScanner:
+    """Finds from all packets of a file where its clock restarts."""
 
     def __init__(self) -> None:
         self._segments = [_ClockSegment(0)]
@@ -283,24 +285,24 @@ class _ClockScanner:
         self._last: dict[int, tuple[int, float]] = {}  # by stream: its current segment and last decoding time
 
     def add_packet(self, packet: "Packet[Stream]") -> None:
-        position = self._positions[packet.stream.index] = _packet_position(packet, self._positions)
+        position = self._positions[packet.stream.index] = _packet_byte_position(packet, self._positions)
         stamp = packet.dts if packet.dts is not None else packet.pts
         decoded = float((stamp or 0) * packet.time_base)
-        number = self._segment_of(packet.stream.index, position, decoded)
+        number = self._find_segment_index(packet.stream.index, position, decoded)
         self._last[packet.stream.index] = number, decoded
-        segment, start = self._segments[number], packet_start(packet)
-        segment.start, segment.end = min(segment.start, start), max(segment.end, packet_end(packet))
+        segment, start = self._segments[number], packet_start_seconds(packet)
+        segment.start, segment.end = min(segment.start, start), max(segment.end, packet_end_seconds(packet))
         if packet.is_keyframe and packet.pos is not None and isinstance(packet.stream, VideoStream):
             self._key_frames += 1
             if self._key_frames <= _MAX_KEY_FRAMES:
                 segment.key_frames.append(KeyFrame(start, packet.pos))
 
-    def _segment_of(self, stream: int, position: int, decoded: float) -> int:
+    def _find_segment_index(self, stream_index: int, position: int, decoding_time: float) -> int:
         number = max(index for index, segment in enumerate(self._segments) if segment.position <= position)
-        before, last = self._last.get(stream, (number, decoded))
+        before, last = self._last.get(stream_index, (number, decoding_time))
         jumps = (
-            decoded < last - _JUMP_BACK_SECONDS
-            or decoded > max(last, self._segments[before].end) + _JUMP_FORWARD_SECONDS
+            decoding_time < last - _JUMP_BACK_SECONDS
+            or decoding_time > max(last, self._segments[before].end) + _JUMP_FORWARD_SECONDS
         )
         if not jumps or number != before:
             return number
@@ -323,21 +325,21 @@ class _ClockScanner:
         return Timeline(origin, end if end > origin else None, restarts, key_frames if restarts else ())
 
 
-def _scan_clock(file: BoundedFile, origin: float) -> Timeline:
+def _scan_timeline_cached(file: ReadLimitedFile, origin: float) -> Timeline:
     """Scan all packets, or return the cached result: many clips are cut from one file."""
     fingerprint = _fingerprint_file(file)
-    with _scanned_lock:
-        known = _scanned.get(fingerprint)
+    with _timeline_cache_lock:
+        known = _timeline_cache.get(fingerprint)
     if known is None:
-        known = _scan_packets(file, origin)
+        known = _scan_timeline(file, origin)
         if known.end is not None and not file.is_limit_reached:
-            with _scanned_lock:
-                _scanned[fingerprint] = known
+            with _timeline_cache_lock:
+                _timeline_cache[fingerprint] = known
     file.seek(0)
     return known
 
 
-def _fingerprint_file(file: BoundedFile) -> bytes:
+def _fingerprint_file(file: ReadLimitedFile) -> bytes:
     """Identify a file by its size, its beginning and its end, wherever it is stored."""
     length = file.seek(0, io.SEEK_END)
     digest = hashlib.sha256(str(length).encode())
@@ -348,9 +350,9 @@ def _fingerprint_file(file: BoundedFile) -> bytes:
     return digest.digest()
 
 
-def _scan_packets(file: BoundedFile, origin: float) -> Timeline:
+def _scan_timeline(file: ReadLimitedFile, origin: float) -> Timeline:
     """Scan all packets; if that takes too long, return only what the header declares."""
-    deadline, scan = time.monotonic() + _SCAN_SECONDS, _ClockScanner()
+    deadline, scan = time.monotonic() + _SCAN_SECONDS, _ClockRestartScanner()
     with open_container(file) as container:
         streams = choose_playable_streams(container)
         discard_other_streams(container, *streams)

@@ -7,8 +7,9 @@ of some phones lack the end-of-stream flag.
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Final
 
+from app.media.container import ReadLimitedFile
 from app.media.truncation import ASF_HEADER_BYTES, has_unknown_riff_size, read_asf_header
 
 _TAIL_BYTES: Final = 1024**2  # searched for the last packets
@@ -34,31 +35,25 @@ _AUDIO_HEADER_BYTES = 6
 _GIF_TABLE, _GIF_EXTENSION, _GIF_IMAGE = 0x80, 0x21, 0x2C
 
 
-class _SeekableReader(Protocol):
-    def seek(self, offset: int, whence: int = 0, /) -> int: ...
-
-    def read(self, size: int = -1, /) -> bytes: ...
-
-
 def ends_inside_packet(file: BinaryIO, size: int, container_format: str) -> bool:
     """Return whether a file of `size` bytes ends inside a packet; False if its format does not show it."""
     check = _TRUNCATION_CHECKS.get(container_format)
     return check is not None and check(file, size)
 
 
-def lacks_mxf_index(file: "_SeekableReader", size: int) -> bool:
+def lacks_mxf_index(file: BinaryIO | ReadLimitedFile, size: int) -> bool:
     """Return whether an MXF file was truncated, or written without its random index pack."""
     tail = _read_tail(file, size, 4096)
     return not tail[-int.from_bytes(tail[-4:], "big") :].startswith(_MXF_INDEX)
 
 
-def _read_at(file: "_SeekableReader", position: int, length: int) -> bytes:
+def _read_bytes_at(file: BinaryIO | ReadLimitedFile, position: int, length: int) -> bytes:
     file.seek(position)
     return file.read(length)
 
 
-def _read_tail(file: "_SeekableReader", size: int, length: int = _TAIL_BYTES) -> bytes:
-    return _read_at(file, max(size - length, 0), length)
+def _read_tail(file: BinaryIO | ReadLimitedFile, size: int, length: int = _TAIL_BYTES) -> bytes:
+    return _read_bytes_at(file, max(size - length, 0), length)
 
 
 def _ends_inside_ogg_page(file: BinaryIO, size: int) -> bool:
@@ -94,11 +89,11 @@ def _ends_inside_ps_packet(file: BinaryIO, size: int) -> bool:
         head = tail[position : position + 14]
         if len(head) < 4 or head[:3] != _PS_START or head[3] <= _PS_END:
             return False
-        position += _ps_pack_length(head) if head[3] == _PS_PACK else 6 + int.from_bytes(head[4:6], "big")
+        position += _read_ps_pack_length(head) if head[3] == _PS_PACK else 6 + int.from_bytes(head[4:6], "big")
     return position > len(tail)
 
 
-def _ps_pack_length(head: bytes) -> int:
+def _read_ps_pack_length(head: bytes) -> int:
     """Return the length of a pack header of MPEG-1 or MPEG-2, stuffing included."""
     if len(head) > 4 and head[4] >> 6 != 1:
         return 12
@@ -106,9 +101,9 @@ def _ps_pack_length(head: bytes) -> int:
 
 
 def _ends_inside_flv_tag(file: BinaryIO, size: int) -> bool:
-    position = int.from_bytes(_read_at(file, 5, 4), "big") + 4
+    position = int.from_bytes(_read_bytes_at(file, 5, 4), "big") + 4
     for _ in range(_MAX_PACKETS):
-        head = _read_at(file, position, 4)
+        head = _read_bytes_at(file, position, 4)
         if len(head) < 4 or head[0] & 0x1F not in _FLV_TAGS:
             return len(head) > 0 and head[0] & 0x1F in _FLV_TAGS
         position += _FLV_HEADER_BYTES + int.from_bytes(head[1:4], "big")
@@ -121,7 +116,7 @@ def _ends_inside_flv_tag(file: BinaryIO, size: int) -> bool:
 def _ends_inside_matroska_block(file: BinaryIO, size: int) -> bool:
     position = 0
     for _ in range(_MAX_PACKETS):
-        head = _read_at(file, position, 12)
+        head = _read_bytes_at(file, position, 12)
         kind, kind_bytes = _read_ebml_number(head, True)
         length, length_bytes = _read_ebml_number(head[kind_bytes:], False)
         is_unknown = length == (1 << 7 * length_bytes) - 1
@@ -152,7 +147,7 @@ def _read_ebml_number(head: bytes, keeps_mark: bool) -> tuple[int, int]:
 def _ends_inside_mp4_box(file: BinaryIO, size: int) -> bool:
     position = 0
     for _ in range(_MAX_PACKETS):
-        head = _read_at(file, position, 16)
+        head = _read_bytes_at(file, position, 16)
         length, kind = int.from_bytes(head[:4], "big"), head[4:8]
         if length == 1:
             length = int.from_bytes(head[8:], "big")
@@ -165,7 +160,7 @@ def _ends_inside_mp4_box(file: BinaryIO, size: int) -> bool:
 
 
 def _ends_inside_asf_packet(file: BinaryIO, size: int) -> bool:
-    header = read_asf_header(_read_at(file, 0, ASF_HEADER_BYTES))
+    header = read_asf_header(_read_bytes_at(file, 0, ASF_HEADER_BYTES))
     if header is None or not header.packet_bytes:
         return False
     if header.data_end is not None:
@@ -177,11 +172,11 @@ def _ends_inside_asf_packet(file: BinaryIO, size: int) -> bool:
 
 
 def _ends_inside_avi_chunk(file: BinaryIO, size: int) -> bool:
-    if not has_unknown_riff_size(_read_at(file, 0, 8)):
+    if not has_unknown_riff_size(_read_bytes_at(file, 0, 8)):
         return False  # the header declares the length
     position = 12
     for _ in range(_MAX_PACKETS):
-        head = _read_at(file, position, 12)
+        head = _read_bytes_at(file, position, 12)
         kind, length = head[:4], int.from_bytes(head[4:8], "little")
         if len(head) < 8:
             return False
@@ -197,7 +192,7 @@ def _ends_inside_mxf_packet(file: BinaryIO, size: int) -> bool:
         return False
     position, is_in_essence = 0, False
     for _ in range(_MAX_PACKETS):
-        head = _read_at(file, position, 25)
+        head = _read_bytes_at(file, position, 25)
         if len(head) < 17 or not head.startswith(_MXF_START):
             return False
         if head[8:12] != _MXF_FILL:
@@ -211,32 +206,32 @@ def _ends_inside_mxf_packet(file: BinaryIO, size: int) -> bool:
 
 
 def _ends_inside_gif_block(file: BinaryIO, size: int) -> bool:
-    head = _read_at(file, 0, 13)
-    position = 13 + _gif_table_bytes(head[10])
+    head = _read_bytes_at(file, 0, 13)
+    position = 13 + _gif_colour_table_bytes(head[10])
     while position < size:
-        head = _read_at(file, position, 10)
+        head = _read_bytes_at(file, position, 10)
         if head[0] not in (_GIF_EXTENSION, _GIF_IMAGE):
             return False
-        blocks = 2 if head[0] == _GIF_EXTENSION else 11 + _gif_table_bytes(head[-1])
-        position = _skip_gif_blocks(file, position + blocks, size)
+        blocks = 2 if head[0] == _GIF_EXTENSION else 11 + _gif_colour_table_bytes(head[-1])
+        position = _find_end_of_gif_blocks(file, position + blocks, size)
     return position > size
 
 
-def _gif_table_bytes(flags: int) -> int:
+def _gif_colour_table_bytes(flags: int) -> int:
     return 3 * 2 ** ((flags & 7) + 1) if flags & _GIF_TABLE else 0
 
 
-def _skip_gif_blocks(file: BinaryIO, position: int, size: int) -> int:
-    while position < size and (length := _read_at(file, position, 1)[0]):
+def _find_end_of_gif_blocks(file: BinaryIO, position: int, size: int) -> int:
+    while position < size and (length := _read_bytes_at(file, position, 1)[0]):
         position += 1 + length
     return position + 1
 
 
-def _ends_inside_audio_frame(sync: bytes, length_of: Callable[[bytes], int], file: BinaryIO, size: int) -> bool:
+def _ends_inside_audio_frame(sync: bytes, read_length: Callable[[bytes], int], file: BinaryIO, size: int) -> bool:
     tail = _read_tail(file, size, 64 * 1024)
     for first in range(len(tail)):
         position, number = first, 0
-        while length := length_of(tail[position : position + _AUDIO_HEADER_BYTES]):
+        while length := read_length(tail[position : position + _AUDIO_HEADER_BYTES]):
             position, number = position + length, number + 1
         if number >= _MIN_SYNC_COUNT:
             rest = tail[position:]
@@ -244,14 +239,14 @@ def _ends_inside_audio_frame(sync: bytes, length_of: Callable[[bytes], int], fil
     return False
 
 
-def _adts_frame_length(head: bytes) -> int:
+def _read_adts_frame_length(head: bytes) -> int:
     """Return the length in bytes of an ADTS frame (AAC), 0 if none begins here."""
     if len(head) < _AUDIO_HEADER_BYTES or head[0] != 0xFF or head[1] & 0xF6 != 0xF0:
         return 0
     return (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
 
 
-def _ac3_frame_length(head: bytes) -> int:
+def _read_ac3_frame_length(head: bytes) -> int:
     """Return the length in bytes of an AC-3 or E-AC-3 frame, 0 if none begins here."""
     if len(head) < _AUDIO_HEADER_BYTES or head[:2] != b"\x0b\x77":
         return 0
@@ -277,6 +272,6 @@ _TRUNCATION_CHECKS: Final[dict[str, Callable[[BinaryIO, int], bool]]] = {
     "avi": _ends_inside_avi_chunk,
     "mxf": _ends_inside_mxf_packet,
     "gif": _ends_inside_gif_block,
-    "aac": partial(_ends_inside_audio_frame, b"\xff", _adts_frame_length),
-    "ac3": partial(_ends_inside_audio_frame, b"\x0b", _ac3_frame_length),
+    "aac": partial(_ends_inside_audio_frame, b"\xff", _read_adts_frame_length),
+    "ac3": partial(_ends_inside_audio_frame, b"\x0b", _read_ac3_frame_length),
 }

@@ -26,7 +26,7 @@ from app.core.text import clean_line, find_control_character, to_nfc
 from app.core.thread_pool import ThreadPool
 from app.database import Database
 from app.media.container import DEFAULT_MAX_HOURS, check_max_hours
-from app.media.probe import MediaInfo, NotAVideo, probe_media
+from app.media.probe import MediaInfo, NotMedia, probe_media
 from app.models.videos import make_title_from_file_name
 from app.repositories import VideoRepository
 from app.repositories.media import PlayableCopyRepository
@@ -218,7 +218,7 @@ class VideoUpload:
             return info
         except StageFailed as error:
             raise InvalidInput(str(error)) from None
-        except NotAVideo as error:
+        except NotMedia as error:
             raise InvalidInput(f"{str(error)[:1].upper()}{str(error)[1:]}") from None
         except OSError as error:
             _log.warning("Cannot read an upload: %s", error)

@@ -256,7 +256,7 @@ def mix(*channels: Signal, layout: str = "stereo", at_once: int = 1000) -> Signa
         for first in range(0, samples.shape[1], at_once)
         for chunk in mixer.add_samples(samples[:, first:][:, :at_once])
     ]
-    return np.frombuffer(b"".join([*chunks, *mixer.finish()]), "<i2").astype(np.float64)
+    return np.frombuffer(b"".join([*chunks, *mixer.flush()]), "<i2").astype(np.float64)
 
 
 def likeness(one: Signal, other: Signal) -> float:

@@ -340,7 +340,7 @@ def test_what_ends_the_program_does_not_end_this_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
     install_program(tmp_path, monkeypatch, script)
-    monkeypatch.setattr("app.media.clip.cut_with_pyav", lambda *_: pytest.fail("The video was cut here"))
+    monkeypatch.setattr("app.media.clip.encode_clip_with_pyav", lambda *_: pytest.fail("The video was cut here"))
     video = make_sounding_movie(tmp_path / "videos" / "film.mp4", 4, [(0, 4)])
     with video.open("rb") as file, pytest.raises(StageFailed, match="more memory or computing time to cut than it may"):
         cut_clip(file, 1, 3, video.parent / "clip.mp4", threading.Event())

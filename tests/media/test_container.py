@@ -18,7 +18,7 @@ from app.media.audio import extract_audio
 from app.media.clip import cut_clip
 from app.media.clip_encoding import find_ffmpeg
 from app.media.playable_copy import plan_playable_copy
-from app.media.probe import NotAVideo, probe_media
+from app.media.probe import NotMedia, probe_media
 from app.media.scene_cuts import find_scene_cuts
 from app.media.thumbnail import NoThumbnail, draw_waveform, make_thumbnail
 from tests.media.movies import SAMPLE_RATE, make_colour_movie, make_movie, make_sounding_movie
@@ -182,7 +182,7 @@ def test_a_file_that_names_others_leads_to_none_of_them(tmp_path: Path, listener
     for name in ("talk.mp4", "talk.m3u8"):
         for use in _USES.values():
             (tmp_path / name).write_text(text)
-            with pytest.raises((NotAVideo, NoThumbnail, StageFailed)):
+            with pytest.raises((NotMedia, NoThumbnail, StageFailed)):
                 use(tmp_path / name)
         assert find_scene_cuts((tmp_path / name).open("rb"), threading.Event()) == []
     with pytest.raises(BlockingIOError):
@@ -199,9 +199,9 @@ def test_ffmpeg_follows_no_playlist_that_takes_the_place_of_a_video(tmp_path: Pa
         video.write_text(f"ffconcat version 1.0\nfile {other}\n")
         return bool(original(program, file, *rest))  # type: ignore[arg-type]
 
-    original = clip_encoding.cut_with_ffmpeg
+    original = clip_encoding.encode_clip_with_ffmpeg
     with pytest.MonkeyPatch.context() as patch, video.open("rb") as file:
-        patch.setattr(clip, "cut_with_ffmpeg", cut_changed)
+        patch.setattr(clip, "encode_clip_with_ffmpeg", cut_changed)
         with pytest.raises(StageFailed):
             cut_clip(file, 1, 3, tmp_path / "clip.mp4", threading.Event())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["film.mp4", "other.mp4"]
@@ -209,7 +209,7 @@ def test_ffmpeg_follows_no_playlist_that_takes_the_place_of_a_video(tmp_path: Pa
 
 def test_a_codec_that_recordings_do_not_have_is_not_decoded(tmp_path: Path) -> None:
     video = make_movie(tmp_path / "film.mkv", video_codec="snow")
-    with pytest.raises(NotAVideo, match="its video codec is unknown"):
+    with pytest.raises(NotMedia, match="its video codec is unknown"):
         probe_media(video)
     with video.open("rb") as file, pytest.raises(NoThumbnail, match="its video codec is unknown"):
         make_thumbnail(file)

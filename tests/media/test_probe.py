@@ -10,7 +10,7 @@ import pytest
 
 from app.media import probe as probing
 from app.media.container import ReadLimits
-from app.media.probe import SIGNATURE_BYTES, NotAVideo, detect_content_type, probe_media
+from app.media.probe import SIGNATURE_BYTES, NotMedia, detect_content_type, probe_media
 from tests.media.movies import FRAME_RATE, HEIGHT, WIDTH, make_bomb, make_movie, peak_megabytes
 
 
@@ -86,7 +86,7 @@ def test_a_gif_that_does_not_move_is_an_image(tmp_path: Path) -> None:
         stream: Any = output.add_stream("gif", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb8"
         output.mux(stream.encode(av.VideoFrame(64, 48, "rgb8")) + stream.encode(None))
-    with pytest.raises(NotAVideo, match=r"^the file is an image \(GIF\), no video and no audio$"):
+    with pytest.raises(NotMedia, match=r"^the file is an image \(GIF\), no video and no audio$"):
         probe_media(tmp_path / "still.gif")
 
 
@@ -124,28 +124,28 @@ def test_rare_kinds_of_videos_are_described(tmp_path: Path, codec: str, containe
 )
 def test_what_is_neither_video_nor_audio_is_named(tmp_path: Path, head: bytes, kind: str) -> None:
     (tmp_path / "talk.mp4").write_bytes(head)
-    with pytest.raises(NotAVideo) as caught:
+    with pytest.raises(NotMedia) as caught:
         probe_media(tmp_path / "talk.mp4")
     assert str(caught.value) == f"the file is {kind}, no video and no audio"
 
 
 def test_an_empty_file_is_no_video(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
-    with pytest.raises(NotAVideo, match="empty"):
+    with pytest.raises(NotMedia, match="empty"):
         probe_media(tmp_path / "empty.mp4")
 
 
 def test_a_video_that_lost_its_end_is_no_video(tmp_path: Path) -> None:
     movie = make_movie(tmp_path / "cut.mp4")
     movie.write_bytes(movie.read_bytes()[:1000])
-    with pytest.raises(NotAVideo, match="damaged"):
+    with pytest.raises(NotMedia, match="damaged"):
         probe_media(movie)
 
 
 def test_an_unknown_video_codec_is_no_video(tmp_path: Path) -> None:
     movie = make_movie(tmp_path / "odd.mp4")
     movie.write_bytes(movie.read_bytes().replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzZ"))
-    with pytest.raises(NotAVideo, match="codec"):
+    with pytest.raises(NotMedia, match="codec"):
         probe_media(movie)
 
 
@@ -159,7 +159,7 @@ def test_a_playlist_is_not_followed(tmp_path: Path) -> None:
     movie = make_movie(tmp_path / "talk.ts", container_format="mpegts")
     playlist = tmp_path / "list.mp4"
     playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1,\n{movie.name}\n#EXT-X-ENDLIST\n")
-    with pytest.raises(NotAVideo):
+    with pytest.raises(NotMedia):
         probe_media(playlist)
 
 
@@ -252,12 +252,12 @@ def test_a_video_of_unknown_resolution_is_no_video(tmp_path: Path) -> None:
                 start = content.index(bytes(packet))
                 content[start : start + packet.size] = b"\xff" * packet.size
     movie.write_bytes(content)
-    with pytest.raises(NotAVideo, match="resolution"):
+    with pytest.raises(NotMedia, match="resolution"):
         probe_media(movie)
 
 
 def test_a_video_of_too_many_pixels_is_no_video(tmp_path: Path) -> None:
-    with pytest.raises(NotAVideo, match="pixels"):
+    with pytest.raises(NotMedia, match="pixels"):
         probe_media(make_bomb(tmp_path / "large.mov", 100, streams=1, said_side=16_000))
 
 
@@ -272,7 +272,7 @@ def test_a_file_that_takes_too_long_to_open_is_no_video(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(probing, "_LIMITS", ReadLimits(seconds=10, bytes=100))
-    with pytest.raises(NotAVideo, match="too long"):
+    with pytest.raises(NotMedia, match="too long"):
         probe_media(make_movie(tmp_path / "talk.mp4", seconds=600, audio_codec=None))
     assert capfd.readouterr() == ("", "")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import pytest
 
-from app.media.probe import NotAVideo, probe_media
+from app.media.probe import NotMedia, probe_media
 from app.media.sample_tables import has_oversized_index
 from tests.media.movies import make_audio, make_movie, peak_megabytes
 
@@ -149,7 +149,7 @@ def test_uncompressed_audio_is_not_refused(tmp_path: Path) -> None:
 def test_an_index_of_gigabytes_takes_no_memory(tmp_path: Path) -> None:
     video = tmp_path / "film.mp4"
     video.write_bytes(_movie(_track(50_000_000)))
-    with pytest.raises(NotAVideo, match="its index lists more than the file can hold"):
+    with pytest.raises(NotMedia, match="its index lists more than the file can hold"):
         probe_media(video)
     code = "from pathlib import Path; from app.media.probe import probe_media; probe_media(Path(path))"
     assert peak_megabytes(code, video) < 300

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from app.media.clip import cut_clip
-from app.media.container import BoundedFile, ReadLimits
+from app.media.container import ReadLimitedFile, ReadLimits
 from app.media.playable_copy import make_playable_copy, plan_playable_copy
 from app.media.probe import probe_media
 from app.media.scene_cuts import find_scene_cuts
@@ -91,7 +91,7 @@ by_maker = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name_
 
 def timeline_of(video: Path) -> Timeline:
     with video.open("rb") as file:
-        return read_timeline(BoundedFile(file, ReadLimits(20.0, 1024**3)))
+        return read_timeline(ReadLimitedFile(file, ReadLimits(20.0, 1024**3)))
 
 
 def white_from(clip: Path) -> float:
@@ -193,7 +193,7 @@ def test_a_file_whose_clock_may_start_over_is_read_to_its_end_once(tmp_path: Pat
 
     video = make_sounding_movie(tmp_path / "video.ts", 90, [(0, 90)], "mp2").read_bytes()
     first, second = Counting(video), Counting(video)
-    timelines = [read_timeline(BoundedFile(file, ReadLimits(20.0, 1024**3))) for file in (first, second)]
+    timelines = [read_timeline(ReadLimitedFile(file, ReadLimits(20.0, 1024**3))) for file in (first, second)]
     assert timelines[0] == timelines[1]
     assert first.count > len(video)
     assert second.count < len(video) / 2

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from app.media.clip import cut_clip
-from app.media.probe import NotAVideo, probe_media
+from app.media.probe import NotMedia, probe_media
 from tests.media.movies import make_audio
 
 SECONDS, SAMPLES = 12, 48_000
@@ -141,14 +141,14 @@ def check_cut_off(path: Path, says_its_length: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("container", "audio", "packet_start"), [("ogg", "libopus", b"OggS"), ("adts", "aac", b"\xff\xf1")]
+    ("container", "audio", "packet_start_seconds"), [("ogg", "libopus", b"OggS"), ("adts", "aac", b"\xff\xf1")]
 )
 def test_a_file_that_ends_between_two_packets_may_be_whole(
-    tmp_path: Path, container: str, audio: str, packet_start: bytes
+    tmp_path: Path, container: str, audio: str, packet_start_seconds: bytes
 ) -> None:
     path = make_noise(tmp_path / "talk", None, audio, container)
     content = path.read_bytes()
-    path.write_bytes(content[: content.rfind(packet_start)])
+    path.write_bytes(content[: content.rfind(packet_start_seconds)])
     assert not probe_media(path).ends_early
 
 
@@ -172,7 +172,7 @@ def decode_frames(path: Path) -> list[Any]:
 def test_a_file_that_has_lost_its_index_says_so(tmp_path: Path, name: str) -> None:
     path = make_audio(tmp_path / name, 3, [(0, 3)], "aac")
     cut_off_end(path)
-    with pytest.raises(NotAVideo, match="damaged: its end is missing"):
+    with pytest.raises(NotMedia, match="damaged: its end is missing"):
         probe_media(path)
 
 

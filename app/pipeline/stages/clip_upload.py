@@ -9,7 +9,7 @@ from typing import Any
 from app.core.errors import DatabaseUnavailable, RunLost, StageFailed, VideoDeleted, VideoMomentsError
 from app.core.thread_pool import ThreadPool
 from app.database import Connection
-from app.media.probe import MediaInfo, NotAVideo, probe_media
+from app.media.probe import MediaInfo, NotMedia, probe_media
 from app.pipeline.context import RunContext
 from app.pipeline.files import delete_unused_files
 from app.pipeline.moments import list_file_urls
@@ -87,7 +87,7 @@ async def _store_clip_file_and_row(
 ) -> None:
     try:
         info = await _probes.run(probe_media, target.path)
-    except NotAVideo as error:
+    except NotMedia as error:
         raise StageFailed(f"The clip that was cut cannot be used: {error}") from None
     stored = await context.storage.put(target.key, target.path, on_bytes_stored)
     try:

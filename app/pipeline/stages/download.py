@@ -22,7 +22,7 @@ from app.core.errors import (
 from app.core.thread_pool import ThreadPool
 from app.database import Connection
 from app.media.container import check_max_hours
-from app.media.probe import MediaInfo, NotAVideo, probe_media
+from app.media.probe import MediaInfo, NotMedia, probe_media
 from app.models import Video
 from app.pipeline.context import RunContext
 from app.pipeline.downloads import PartialDownload, WebPageFound, download_from_bucket, download_over_http
@@ -121,7 +121,7 @@ async def _delete_partial_files(context: RunContext, part: PartialDownload) -> N
 async def _probe_downloaded_file(context: RunContext, path: Path) -> MediaInfo:
     try:
         info = await _probes.run(probe_media, path)
-    except NotAVideo as error:
+    except NotMedia as error:
         raise StageFailed(f"what has arrived is no video that can be used: {error}") from None
     check_max_hours(info.duration_seconds or 0.0, context.settings.max_video_hours)
     return info
