@@ -149,12 +149,12 @@ def remember_secret(*secrets: str) -> None:
     """Mask these secrets in every text from now on; ones too short or like a word only by the form around them."""
     global _known_secrets
     with _secrets_lock:
-        new = [secret for secret in secrets if _is_long_enough_to_mask(secret) and secret not in _known_secrets]
+        new = [secret for secret in secrets if _is_safe_to_mask_everywhere(secret) and secret not in _known_secrets]
         if new:
             _known_secrets = (*_known_secrets, *new)[-_MOST_KNOWN:]
 
 
-def _is_long_enough_to_mask(secret: str) -> bool:
+def _is_safe_to_mask_everywhere(secret: str) -> bool:
     is_word = secret.isalpha() and len(secret) <= _LONGEST_PLAIN_WORD
     return len(secret) >= _SHORTEST_SECRET and not is_word
 

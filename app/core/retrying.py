@@ -45,28 +45,28 @@ async def call_with_retries(
     retries, as a cancellation does.
     """
 
-    async def attempt() -> T:
+    async def await_call() -> T:
         return await call()  # tenacity awaits coroutine functions only, no lambda or partial
 
-    async def report(state: RetryCallState) -> None:
+    async def report_failed_call(state: RetryCallState) -> None:
         result = before_wait and before_wait(_make_failed_call(state))
         if isawaitable(result):
             await result
 
-    return await AsyncRetrying(sleep=sleep or asyncio.sleep, before_sleep=report, **_make_tenacity_options(policy))(
-        attempt
-    )
+    return await AsyncRetrying(
+        sleep=sleep or asyncio.sleep, before_sleep=report_failed_call, **_make_tenacity_options(policy)
+    )(await_call)
 
 
 def call_blocking_with_retries(
     call: Callable[[], T], policy: RetryPolicy, *, before_wait: Callable[[FailedCall], None] | None = None
 ) -> T:
 
-    def report(state: RetryCallState) -> None:
+    def report_failed_call(state: RetryCallState) -> None:
         if before_wait is not None:
             before_wait(_make_failed_call(state))
 
-    return Retrying(sleep=time.sleep, before_sleep=report, **_make_tenacity_options(policy))(call)
+    return Retrying(sleep=time.sleep, before_sleep=report_failed_call, **_make_tenacity_options(policy))(call)
 
 
 def _make_tenacity_options(policy: RetryPolicy) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def make_event_loop_callback(callback: Callable[[int], None] | None) -> Callable
         return lambda _: None
     loop, scheduled = asyncio.get_running_loop(), callback
 
-    def schedule(value: int) -> None:
+    def schedule_callback(value: int) -> None:
         loop.call_soon_threadsafe(scheduled, value)
 
-    return schedule
+    return schedule_callback

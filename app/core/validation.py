@@ -14,24 +14,24 @@ from app.core.text import escape_controls, find_control_character, find_control_
 
 def _make_boolean_refuser(kind: Literal["float_type", "int_type"]) -> BeforeValidator:
 
-    def check(value: Any) -> Any:
+    def check_not_boolean(value: Any) -> Any:
         if isinstance(value, bool):
             raise PydanticKnownError(kind)
         return value
 
-    return BeforeValidator(check)
+    return BeforeValidator(check_not_boolean)
 
 
 def _make_control_refuser(find: Callable[[str], str]) -> AfterValidator:
 
-    def check(text: str) -> str:
+    def check_characters(text: str) -> str:
         if found := find(text):
             raise ValueError(f"must not hold the character {found}")
         if not is_utf8(text):
             raise PydanticKnownError("string_unicode")
         return text
 
-    return AfterValidator(check)
+    return AfterValidator(check_characters)
 
 
 InputNumber = Annotated[float, _make_boolean_refuser("float_type")]
@@ -107,30 +107,30 @@ def describe_validation_error(name: str, problem: Mapping[str, Any], known_field
     if kind in _LENGTHS:
         if kind.startswith("too_") and isinstance(problem.get("input"), str):
             kind = f"string_{kind}"  # Pydantic calls it that only where nothing was done to the text before
-        return f"{name} {_describe_length(*_LENGTHS[kind], context)}"
-    expected = _describe_expected(kind, context)
+        return f"{name} {_describe_length_limit(*_LENGTHS[kind], context)}"
+    expected = _describe_expected_value(kind, context)
     if not expected:
         return f"{name} cannot be accepted"
     shown = _format_refused_value(problem["input"]) if "input" in problem and name not in _SECRET_FIELDS else ""
     return f"{name} must be {expected}" + (f", not {shown}" if shown else "")
 
 
-def _describe_length(limit: str, sentence: str, context: Mapping[str, Any]) -> str:
-    length = int(context.get(limit) or 0)
-    if limit == "min_length" and length == 1:
+def _describe_length_limit(limit_name: str, sentence: str, context: Mapping[str, Any]) -> str:
+    length = int(context.get(limit_name) or 0)
+    if limit_name == "min_length" and length == 1:
         return "must not be empty"
     return sentence.format(length) + ("" if length == 1 else "s")
 
 
-def _describe_expected(kind: str, context: Mapping[str, Any]) -> str:
-    if kind == "string_pattern_mismatch":
+def _describe_expected_value(error_type: str, context: Mapping[str, Any]) -> str:
+    if error_type == "string_pattern_mismatch":
         return f"text of the form {context.get('pattern')}"
-    if kind == "string_unicode":
+    if error_type == "string_unicode":
         return "text that UTF-8 can hold"
-    if kind not in _LIMITS:
-        return _TYPE_NAMES.get(kind.partition("_")[0], "")
+    if error_type not in _LIMITS:
+        return _TYPE_NAMES.get(error_type.partition("_")[0], "")
     try:
-        return _LIMITS[kind].format(**{key: _format_limit(limit) for key, limit in context.items()})
+        return _LIMITS[error_type].format(**{key: _format_limit(limit) for key, limit in context.items()})
     except KeyError:
         return ""
 

@@ -89,20 +89,20 @@ def read_database_revision(settings: Settings) -> str | None:
 
 def open_blocking_connection(
     parameters: Mapping[str, str],
-    limits: Mapping[str, str] = _NO_LIMITS,
+    timeouts: Mapping[str, str] = _NO_LIMITS,
     *,
     autocommit: bool = False,
     answer_seconds: float | None = None,
     any_encoding: bool = False,
 ) -> SyncConnection[Any]:
-    """Open a blocking connection with pinned settings and `limits`. Raises `DatabaseUnavailable`."""
+    """Open a blocking connection with pinned settings and `timeouts`. Raises `DatabaseUnavailable`."""
     with ExitStack() as unless_pinned:
         try:
             conn = unless_pinned.enter_context(closing(_open_sync_connection(parameters, autocommit)))
             if not any_encoding:
                 require_utf8_encoding(conn)
             with _limit_answer_time(conn, answer_seconds):
-                conn.execute(PIN_SESSION, make_pinned_setting_parameters(conn.info.backend_pid, forced=limits))
+                conn.execute(PIN_SESSION, make_pinned_setting_parameters(conn.info.backend_pid, forced=timeouts))
                 if not autocommit:
                     conn.commit()
         except psycopg.OperationalError as error:
@@ -137,7 +137,7 @@ def create_database(settings: Settings) -> bool:
 def open_migration_connection(settings: Settings) -> SyncConnection[Any]:
     """Open Alembic's connection. Raises `DatabaseUnavailable`, also where the schema `public` is missing."""
     conn = open_blocking_connection(
-        settings.migration_parameters, _make_migration_limits(settings), answer_seconds=_SECOND_CONNECTION_SECONDS
+        settings.migration_parameters, _make_migration_timeouts(settings), answer_seconds=_SECOND_CONNECTION_SECONDS
     )
     conn.isolation_level = IsolationLevel.READ_COMMITTED
     has_public = conn.execute("SELECT to_regnamespace('public') IS NOT NULL").fetchone() == (True,)
@@ -153,7 +153,7 @@ def pin_migration_transaction(conn: SyncConnection[Any], settings: Settings) -> 
 
     Settings of the session would be lost: a pooler may run each transaction on another server connection.
     """
-    conn.execute(PIN_TRANSACTION, make_pinned_setting_parameters(forced=_make_migration_limits(settings)))
+    conn.execute(PIN_TRANSACTION, make_pinned_setting_parameters(forced=_make_migration_timeouts(settings)))
 
 
 @contextmanager
@@ -187,7 +187,7 @@ def refuse_unknown_revision(conn: SyncConnection[Any], scripts: "ScriptDirectory
         )
 
 
-def _make_migration_limits(settings: Settings) -> dict[str, str]:
+def _make_migration_timeouts(settings: Settings) -> dict[str, str]:
     return {**_NO_LIMITS, "lock_timeout": f"{round(settings.database_lock_timeout * 1000)}"}
 
 

@@ -60,9 +60,7 @@ class ClipRepository(Repository):
         return await fetch_one(self._conn, Clip, _SELECT + " WHERE moment_id = %(moment_id)s", {"moment_id": moment_id})
 
     async def list_by_video(self, video_id: int) -> list[Clip]:
-        return await fetch_all(
-            self._conn, Clip, _SELECT + " WHERE video_id = %(video_id)s ORDER BY id", {"video_id": video_id}
-        )
+        return await fetch_all(self._conn, Clip, _SELECT + " WHERE video_id = %(id)s ORDER BY id", {"id": video_id})
 
     async def update(self, clip_id: int, **changes: Unpack[ClipChanges]) -> Clip | None:
         return await update_row(self._conn, Clip, "clips", clip_id, changes)

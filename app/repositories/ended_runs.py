@@ -73,10 +73,12 @@ _FROM_FAILED = """FROM pipeline_history AS history JOIN pipeline.runs ON runs.ru
 class EndedRunRepository(Repository):
     """Ended runs by their identifier and by that of their video, without those of earlier versions."""
 
-    async def find_ended_run(self, *, video: str | None = None, identifier: str | None = None) -> EndedRun | None:
+    async def find_ended_run(
+        self, *, video_identifier: str | None = None, run_identifier: str | None = None
+    ) -> EndedRun | None:
         """Return a run by its identifier or, without one, the newest full run of the video that has ended."""
         found = make_and_conditions(
-            {"videos.identifier = %(video)s": video, "history.identifier = %(identifier)s": identifier}
+            {"videos.identifier = %(video)s": video_identifier, "history.identifier = %(identifier)s": run_identifier}
         )
         cursor = await self._conn.execute(
             sql.SQL(
@@ -91,7 +93,7 @@ class EndedRunRepository(Repository):
                 LIMIT 1
                 """
             ).format(found),
-            {"video": video, "identifier": identifier},
+            {"video": video_identifier, "identifier": run_identifier},
         )
         row = await cursor.fetchone()
         if row is None:
@@ -108,7 +110,7 @@ class EndedRunRepository(Repository):
             parse_stage_records(stages),
         )
 
-    async def get_stored_results(self, video: str) -> StoredResults | None:
+    async def get_stored_results(self, video_identifier: str) -> StoredResults | None:
         return await fetch_one(
             self._conn,
             StoredResults,
@@ -122,7 +124,7 @@ class EndedRunRepository(Repository):
             FROM videos
             WHERE identifier = %(video)s
             """,
-            {"video": video},
+            {"video": video_identifier},
         )
 
     async def list_failed_runs(self, limit: int, before_id: int | None = None) -> list[FailedRun]:
@@ -139,12 +141,12 @@ class EndedRunRepository(Repository):
             {"limit": limit, "before": before_id},
         )
 
-    async def get_failed_run(self, identifier: str) -> FailedRunDetails | None:
+    async def get_failed_run(self, run_identifier: str) -> FailedRunDetails | None:
         cursor = await self._conn.execute(
             f"""
             SELECT {_FAILED}, request, raw_answer {_FROM_FAILED} AND history.identifier = %(identifier)s
             """,
-            {"identifier": identifier},
+            {"identifier": run_identifier},
         )
         row = await cursor.fetchone()
         return None if row is None else FailedRunDetails(FailedRun(*row[:-2]), row[-2], row[-1])

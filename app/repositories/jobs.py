@@ -53,6 +53,8 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class TranscriptJob(Job):
+    """A job with the seconds that the transcription took."""
+
     processing_seconds: float | None = None
 
 
@@ -87,25 +89,27 @@ _RUN = """
 class JobRepository(Repository):
     """The newest run of each type of a video, and when its result was stored; None where the video does not exist."""
 
-    async def get_audio_job(self, video: str) -> Job | None:
+    async def get_audio_job(self, video_identifier: str) -> Job | None:
         row = await self._fetch_job_row(
-            f"SELECT {_RUN_COLUMNS} FROM videos {_RUN} WHERE videos.identifier = %(video)s", video, RunType.AUDIO
+            f"SELECT {_RUN_COLUMNS} FROM videos {_RUN} WHERE videos.identifier = %(video)s",
+            video_identifier,
+            RunType.AUDIO,
         )
         return Job(_make_job_run(row)) if row else None
 
-    async def get_transcript_job(self, video: str) -> TranscriptJob | None:
+    async def get_transcript_job(self, video_identifier: str) -> TranscriptJob | None:
         row = await self._fetch_job_row(
             f"""
             SELECT {_RUN_COLUMNS}, transcripts.created_at, processing_time_seconds
             FROM videos LEFT JOIN transcripts ON transcripts.video_id = videos.id {_RUN}
             WHERE videos.identifier = %(video)s
             """,
-            video,
+            video_identifier,
             RunType.TRANSCRIPT,
         )
         return TranscriptJob(_make_job_run(row), *row[_RUN_WIDTH:]) if row else None
 
-    async def get_moments_job(self, video: str) -> Job | None:
+    async def get_moments_job(self, video_identifier: str) -> Job | None:
         row = await self._fetch_job_row(
             f"""
             SELECT {_RUN_COLUMNS},
@@ -114,12 +118,12 @@ class JobRepository(Repository):
             FROM videos {_RUN}
             WHERE videos.identifier = %(video)s
             """,
-            video,
+            video_identifier,
             RunType.MOMENTS,
         )
         return Job(_make_job_run(row), *row[_RUN_WIDTH:]) if row else None
 
-    async def get_refinement_job(self, video: str, moment: str) -> RefinementJob | None:
+    async def get_refinement_job(self, video_identifier: str, moment_identifier: str) -> RefinementJob | None:
         row = await self._fetch_job_row(
             f"""
             SELECT {_RUN_COLUMNS},
@@ -129,13 +133,13 @@ class JobRepository(Repository):
             LEFT JOIN moments ON moments.video_id = videos.id AND moments.identifier = %(subject)s {_RUN}
             WHERE videos.identifier = %(video)s
             """,
-            video,
+            video_identifier,
             RunType.REFINEMENT,
-            moment,
+            moment_identifier,
         )
         return RefinementJob(_make_job_run(row), *row[_RUN_WIDTH:]) if row else None
 
-    async def get_clips_job(self, video: str) -> ClipsJob | None:
+    async def get_clips_job(self, video_identifier: str) -> ClipsJob | None:
         row = await self._fetch_job_row(
             f"""
             SELECT {_RUN_COLUMNS}, result_created_at, originals, clips
@@ -147,7 +151,7 @@ class JobRepository(Repository):
             ) AS stored (originals, clips, result_created_at) {_RUN}
             WHERE videos.identifier = %(video)s
             """,
-            video,
+            video_identifier,
             RunType.CLIPS,
         )
         return ClipsJob(_make_job_run(row), *row[_RUN_WIDTH:]) if row else None
@@ -158,7 +162,9 @@ class JobRepository(Repository):
         cursor = await self._conn.execute(statement, {"video": video, "type": run_type, "subject": subject})
         return await cursor.fetchone()
 
-    async def get_run_preconditions(self, video: str, run_type: RunType, moment: str = "") -> RunPreconditions | None:
+    async def get_run_preconditions(
+        self, video_identifier: str, run_type: RunType, moment_identifier: str = ""
+    ) -> RunPreconditions | None:
         return await fetch_one(
             self._conn,
             RunPreconditions,
@@ -180,7 +186,7 @@ class JobRepository(Repository):
             LEFT JOIN clips ON clips.moment_id = moments.id
             WHERE videos.identifier = %(video)s
             """,
-            {"video": video, "type": run_type, "moment": moment},
+            {"video": video_identifier, "type": run_type, "moment": moment_identifier},
         )
 
 

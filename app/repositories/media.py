@@ -20,7 +20,7 @@ class ClipLocation:
 class MediaUrlRepository(Repository):
     """URLs of stored files by the identifiers of videos and moments."""
 
-    async def get_video_urls(self, identifiers: list[str]) -> dict[str, tuple[str, ...]]:
+    async def get_video_urls(self, video_identifiers: list[str]) -> dict[str, tuple[str, ...]]:
         """Return the file URLs of each video that exists, a playable copy before the original."""
         cursor = await self._conn.execute(
             """
@@ -28,14 +28,14 @@ class MediaUrlRepository(Repository):
             FROM videos LEFT JOIN library.video_files ON video_id = videos.id AND video_files.source_url = cloud_url
             WHERE identifier = ANY (%(identifiers)s)
             """,
-            {"identifiers": identifiers},
+            {"identifiers": video_identifiers},
         )
         return {
             identifier: (original,) if playable is None else (playable, original)
             for identifier, original, playable in await cursor.fetchall()
         }
 
-    async def get_clip_location(self, video: str, moment: str) -> ClipLocation | None:
+    async def get_clip_location(self, video_identifier: str, moment_identifier: str) -> ClipLocation | None:
         return await fetch_one(
             self._conn,
             ClipLocation,
@@ -46,7 +46,7 @@ class MediaUrlRepository(Repository):
             LEFT JOIN clips ON clips.moment_id = moments.id
             WHERE videos.identifier = %(video)s
             """,
-            {"video": video, "moment": moment},
+            {"video": video_identifier, "moment": moment_identifier},
         )
 
     async def find_clip_url(

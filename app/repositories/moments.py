@@ -128,9 +128,7 @@ class MomentRepository(Repository):
         return await fetch_one(self._conn, Moment, _SELECT + " WHERE id = %(id)s", {"id": moment_id})
 
     async def get_by_identifier(self, identifier: str) -> Moment | None:
-        return await fetch_one(
-            self._conn, Moment, _SELECT + " WHERE identifier = %(identifier)s", {"identifier": identifier}
-        )
+        return await fetch_one(self._conn, Moment, _SELECT + " WHERE identifier = %(key)s", {"key": identifier})
 
     async def find_video_ids_of_moments(self, moment_identifiers: Sequence[str]) -> dict[str, int]:
         cursor = await self._conn.execute(
@@ -140,9 +138,7 @@ class MomentRepository(Repository):
         return dict(await cursor.fetchall())
 
     async def list_by_video(self, video_id: int) -> list[Moment]:
-        return await fetch_all(
-            self._conn, Moment, _SELECT + " WHERE video_id = %(video_id)s ORDER BY id", {"video_id": video_id}
-        )
+        return await fetch_all(self._conn, Moment, _SELECT + " WHERE video_id = %(id)s ORDER BY id", {"id": video_id})
 
     async def list_refinements_of(self, moment_id: int) -> list[Moment]:
         return await fetch_all(self._conn, Moment, _SELECT + " WHERE parent_id = %(id)s ORDER BY id", {"id": moment_id})
@@ -232,7 +228,9 @@ class MomentRepository(Repository):
                 of_video.append(MomentWithConfig(*moment))
         return moments
 
-    async def get_refinement_inputs(self, video: str, moment: str, padding_seconds: float) -> RefinementInputs | None:
+    async def get_refinement_inputs(
+        self, video_identifier: str, moment_identifier: str, padding_seconds: float
+    ) -> RefinementInputs | None:
         return await fetch_one(
             self._conn,
             RefinementInputs,
@@ -266,5 +264,5 @@ class MomentRepository(Repository):
             LEFT JOIN transcripts ON transcripts.video_id = videos.id AND moments.id IS NOT NULL
             WHERE videos.identifier = %(video)s
             """,
-            {"video": video, "moment": moment, "padding": padding_seconds},
+            {"video": video_identifier, "moment": moment_identifier, "padding": padding_seconds},
         )

@@ -122,15 +122,13 @@ class RunRepository(Repository):
         return await fetch_one(self._conn, PipelineRun, _SELECT + " WHERE id = %(id)s", {"id": run_id})
 
     async def get_by_identifier(self, identifier: str) -> PipelineRun | None:
-        return await fetch_one(
-            self._conn, PipelineRun, _SELECT + " WHERE identifier = %(identifier)s", {"identifier": identifier}
-        )
+        return await fetch_one(self._conn, PipelineRun, _SELECT + " WHERE identifier = %(key)s", {"key": identifier})
 
     async def update(self, run_id: int, **changes: Unpack[RunChanges]) -> PipelineRun | None:
         return await update_row(self._conn, PipelineRun, "pipeline_history", run_id, changes)
 
     async def list_run_summaries(
-        self, video: str, limit: int, before: tuple[datetime, int] | None = None, run_type: str | None = None
+        self, video_identifier: str, limit: int, before: tuple[datetime, int] | None = None, run_type: str | None = None
     ) -> list[RunSummary]:
         """Return runs of a video, newest first; `before` is the last one's `(started_at, id)`."""
         started_at, run_id = before or (None, None)
@@ -172,7 +170,7 @@ class RunRepository(Repository):
                 ORDER BY page.started_at DESC, page.id DESC
                 """
             ).format(sql.SQL(IS_WAITING), wanted),
-            {"video": video, "limit": limit, "started_at": started_at, "id": run_id, "type": run_type},
+            {"video": video_identifier, "limit": limit, "started_at": started_at, "id": run_id, "type": run_type},
         )
         return [RunSummary(_parse_run_details(row[15:]), *row[:15]) for row in await cursor.fetchall()]
 
@@ -195,7 +193,7 @@ class RunRepository(Repository):
             for *run, stages in await cursor.fetchall()
         ]
 
-    async def list_active_run_ids(self, video: str) -> list[tuple[int, str]]:
+    async def list_active_run_ids(self, video_identifier: str) -> list[tuple[int, str]]:
         cursor = await self._conn.execute(
             """
             SELECT run_id, history.identifier
@@ -205,7 +203,7 @@ class RunRepository(Repository):
             WHERE videos.identifier = %(video)s AND history.status = 'running'
             ORDER BY run_id
             """,
-            {"video": video},
+            {"video": video_identifier},
         )
         return await cursor.fetchall()
 

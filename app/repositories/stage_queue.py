@@ -59,8 +59,8 @@ class StageQueueRepository(Repository):
 
     async def enqueue_run(
         self,
-        video: str,
-        identifier: str,
+        video_identifier: str,
+        run_identifier: str,
         run_type: RunType,
         started_at: datetime,
         request: RunRequest,
@@ -77,8 +77,8 @@ class StageQueueRepository(Repository):
                                      %(request)s, %(stages)s)
             """,
             {
-                "video": video,
-                "identifier": identifier,
+                "video": video_identifier,
+                "identifier": run_identifier,
                 "type": run_type,
                 "subject": subject,
                 "stage": next_stage(run_type, stages or {}).value,
@@ -89,7 +89,7 @@ class StageQueueRepository(Repository):
         )
 
     async def claim_stage(
-        self, identifier: str, stage: Stage, owner: str, stalled_after: float, limit: int | None = None
+        self, run_identifier: str, stage: Stage, owner: str, stalled_after: float, limit: int | None = None
     ) -> ClaimedRun | None:
         """Claim a stage that waits, or whose owner sent no heartbeat for `stalled_after` seconds; None if not possible.
 
@@ -104,7 +104,7 @@ class StageQueueRepository(Repository):
             FROM pipeline.claim_stage(%(run)s, %(stage)s, %(owner)s, %(stalled_after)s, %(limit)s)
             """,
             {
-                "run": identifier,
+                "run": run_identifier,
                 "stage": stage.value,
                 "owner": owner,
                 "stalled_after": stalled_after,

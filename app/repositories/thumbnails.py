@@ -44,14 +44,12 @@ class ThumbnailRepository(Repository):
         return await fetch_one(self._conn, Thumbnail, _SELECT + " WHERE id = %(id)s", {"id": thumbnail_id})
 
     async def get_by_video(self, video_id: int) -> Thumbnail | None:
-        return await fetch_one(
-            self._conn, Thumbnail, _SELECT + " WHERE video_id = %(video_id)s", {"video_id": video_id}
-        )
+        return await fetch_one(self._conn, Thumbnail, _SELECT + " WHERE video_id = %(id)s", {"id": video_id})
 
     async def get_by_clip(self, clip_id: int) -> Thumbnail | None:
         return await fetch_one(self._conn, Thumbnail, _SELECT + " WHERE clip_id = %(clip_id)s", {"clip_id": clip_id})
 
-    async def get_video_as_owner(self, identifier: str) -> ThumbnailOwner | None:
+    async def get_video_as_owner(self, video_identifier: str) -> ThumbnailOwner | None:
         return await fetch_one(
             self._conn,
             ThumbnailOwner,
@@ -60,10 +58,12 @@ class ThumbnailRepository(Repository):
             FROM videos LEFT JOIN thumbnails ON thumbnails.video_id = videos.id
             WHERE videos.identifier = %(identifier)s
             """,
-            {"identifier": identifier},
+            {"identifier": video_identifier},
         )
 
-    async def get_clip_as_owner(self, video: str, moment: str) -> tuple[bool, ThumbnailOwner | None] | None:
+    async def get_clip_as_owner(
+        self, video_identifier: str, moment_identifier: str
+    ) -> tuple[bool, ThumbnailOwner | None] | None:
         """Return whether the video has the moment, and the moment's clip; None where the video does not exist."""
         cursor = await self._conn.execute(
             """
@@ -74,13 +74,15 @@ class ThumbnailRepository(Repository):
             LEFT JOIN thumbnails ON thumbnails.clip_id = clips.id
             WHERE videos.identifier = %(video)s
             """,
-            {"video": video, "moment": moment},
+            {"video": video_identifier, "moment": moment_identifier},
         )
         row = await cursor.fetchone()
         if row is None:
             return None
         has_moment, clip_id, *urls = row
-        return has_moment, None if clip_id is None else ThumbnailOwner("clip", clip_id, f"{video}/{moment}", *urls)
+        return has_moment, None if clip_id is None else ThumbnailOwner(
+            "clip", clip_id, f"{video_identifier}/{moment_identifier}", *urls
+        )
 
     async def replace_thumbnail(self, owner: ThumbnailOwner, cloud_url: str, file_size_kb: int) -> str | None:
         """Store a thumbnail unless the owner's has changed since it was read; return the URL that is stored now."""

@@ -48,9 +48,7 @@ class TranscriptRepository(Repository):
         return cursor.rowcount == 1
 
     async def get_by_video(self, video_id: int) -> Transcript | None:
-        return await fetch_one(
-            self._conn, Transcript, _SELECT + " WHERE video_id = %(video_id)s", {"video_id": video_id}
-        )
+        return await fetch_one(self._conn, Transcript, _SELECT + " WHERE video_id = %(id)s", {"id": video_id})
 
     async def read_segments_json(self, video_identifier: str) -> tuple[TranscriptVersion, str | None] | None:
         cursor = await self._conn.execute(

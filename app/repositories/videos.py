@@ -22,6 +22,7 @@ from app.models import Video
 from app.models.videos import display_title
 
 _SELECT = f"SELECT {list_columns(Video)} FROM videos"
+_BY_IDENTIFIER = _SELECT + " WHERE identifier = %(identifier)s"
 
 
 class VideoChanges(TypedDict, total=False):
@@ -183,14 +184,14 @@ class VideoRepository(Repository):
     async def lock_source_url(self, url: str) -> None:
         await lock_in_transaction(self._conn, f"sources:{url}")
 
-    async def list_taken_identifiers(self, base: str) -> set[str]:
-        """Return the identifiers of videos that are `base` or begin with `base-`."""
+    async def list_taken_identifiers(self, base_identifier: str) -> set[str]:
+        """Return the identifiers of videos that are the base, or the base with `-…` behind."""
         cursor = await self._conn.execute(
             """
             SELECT identifier FROM videos
             WHERE identifier = %(base)s OR (identifier > %(base)s || '-' AND identifier < %(base)s || '.')
             """,
-            {"base": base},
+            {"base": base_identifier},
         )
         return {identifier for (identifier,) in await cursor.fetchall()}
 
@@ -198,9 +199,7 @@ class VideoRepository(Repository):
         return await fetch_one(self._conn, Video, _SELECT + " WHERE id = %(id)s", {"id": video_id})
 
     async def get_by_identifier(self, identifier: str) -> Video | None:
-        return await fetch_one(
-            self._conn, Video, _SELECT + " WHERE identifier = %(identifier)s", {"identifier": identifier}
-        )
+        return await fetch_one(self._conn, Video, _BY_IDENTIFIER, {"identifier": identifier})
 
     async def get_end_seconds(self, identifier: str) -> float | None:
         """Return the duration of a video; where its file was never probed, the end of its transcript."""
@@ -214,14 +213,12 @@ class VideoRepository(Repository):
         return await fetch_one(
             self._conn,
             Video,
-            _SELECT + " WHERE identifier = %(identifier)s FOR NO KEY UPDATE",
+            _BY_IDENTIFIER + " FOR NO KEY UPDATE",
             {"identifier": identifier},
         )
 
     async def lock_video_for_deletion(self, identifier: str) -> Video | None:
-        return await fetch_one(
-            self._conn, Video, _SELECT + " WHERE identifier = %(identifier)s FOR UPDATE", {"identifier": identifier}
-        )
+        return await fetch_one(self._conn, Video, _BY_IDENTIFIER + " FOR UPDATE", {"identifier": identifier})
 
     async def lock_video_identifier(self, identifier: str) -> None:
         await lock_in_transaction(self._conn, f"videos:{identifier}")

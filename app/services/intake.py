@@ -310,7 +310,7 @@ class StreamRequestIntake:
 
 async def _is_enqueued(conn: Connection, requested: RequestedRun) -> bool | None:
     """Return True if this run was enqueued before, None if not, False if another run has its identifier."""
-    known = await EndedRunRepository(conn).find_ended_run(identifier=requested.identifier)
+    known = await EndedRunRepository(conn).find_ended_run(run_identifier=requested.identifier)
     if known is None:  # an imported run has no request
         imported = await RunRepository(conn).get_by_identifier(requested.identifier)
         return None if imported is None else True

@@ -240,14 +240,14 @@ class RunRetrier:
         async with self._database.connect() as conn:
             if await VideoRepository(conn).get_by_identifier(video) is None:
                 raise VideoNotFound(video)
-            ended = await EndedRunRepository(conn).find_ended_run(video=video, identifier=run_identifier)
+            ended = await EndedRunRepository(conn).find_ended_run(video_identifier=video, run_identifier=run_identifier)
         if ended is None:
             raise NoMatchingRun(f"No run to retry for video '{video}'") if run_identifier is None else RunNotFound
         return await self._enqueue_retry(ended)
 
     async def retry_failed_run(self, run_identifier: str) -> RetriedRun:
         async with self._database.connect() as conn:
-            ended = await EndedRunRepository(conn).find_ended_run(identifier=run_identifier)
+            ended = await EndedRunRepository(conn).find_ended_run(run_identifier=run_identifier)
         if ended is None or ended.status != RunStatus.FAILED:
             raise RunNotFound
         return await self._enqueue_retry(ended)

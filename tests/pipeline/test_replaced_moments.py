@@ -107,7 +107,7 @@ async def test_what_a_run_has_replaced_comes_back_where_it_does_not_complete(
         assert await read_rows(context) == before
         assert await (await conn.execute("SELECT count(*) FROM pipeline.replaced")).fetchone() == (0,)
         (run,) = await RunRepository(conn).list_run_summaries(context.run.video, 1)
-        ended = await EndedRunRepository(conn).find_ended_run(identifier=context.run.identifier)
+        ended = await EndedRunRepository(conn).find_ended_run(run_identifier=context.run.identifier)
     assert (run.total_moments_generated, run.total_clips_created) == (0, 0)
     shown = reported_stages(run)[Stage.GENERATION]
     assert shown.status is StageStatus.SKIPPED
