@@ -104,7 +104,7 @@ class BrowserPolicyMiddleware:
         found = dict(pairs)
         refusal, added = self._cached_decision(_parse_policy_input(scope, found))
         if len(found) != len(pairs):
-            refusal, added = ((400, _describe_repeated_header(pairs)), self._make_cors_headers(None, is_trusted=False))
+            refusal, added = ((400, _describe_repeated_header(pairs)), self._security_headers(None, is_trusted=False))
         if refusal is not None:
             scope["policy_answer"] = error_answer(*refusal)
         elif scope["method"] == "OPTIONS" and b"origin" in found and _PREFLIGHT_METHOD in found:
@@ -122,9 +122,9 @@ class BrowserPolicyMiddleware:
     def _check_host_and_page(self, request: _PolicyInput) -> _PolicyDecision:
         refusal = self._refuse_unknown_host(request.host) or self._refuse_foreign_page(request)
         if refusal is not None:
-            return _PolicyDecision(refusal, self._make_cors_headers(None, is_trusted=False))
+            return _PolicyDecision(refusal, self._security_headers(None, is_trusted=False))
         is_trusted = self._is_trusted_origin(request.referrer if request.origin is None else request.origin, request)
-        return _PolicyDecision(None, self._make_cors_headers(request.origin, is_trusted))
+        return _PolicyDecision(None, self._security_headers(request.origin, is_trusted))
 
     def _refuse_unknown_host(self, host: bytes | None) -> tuple[int, str] | None:
         if self._host_names is None:
@@ -164,7 +164,7 @@ class BrowserPolicyMiddleware:
         except ValueError:
             return False
 
-    def _make_cors_headers(self, origin: bytes | None, is_trusted: bool) -> RawHeaders:
+    def _security_headers(self, origin: bytes | None, is_trusted: bool) -> RawHeaders:
         embeddable_by = b"cross-origin" if is_trusted else b"same-origin"
         headers = [*_FIXED_HEADERS, (b"cross-origin-resource-policy", embeddable_by)]
         if self._origins.allows_all:

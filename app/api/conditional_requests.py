@@ -31,7 +31,7 @@ _RANGE = re.compile(r"(\d*)-(\d*)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Validators:
+class HttpValidators:
     """The ETag and Last-Modified of one version of a file or document."""
 
     etag: str  # strong, with its quotes
@@ -42,7 +42,7 @@ class Validators:
         # Never in the future: a clock may have been wrong.
         return None if self.modified is None else int(min(self.modified.timestamp(), time.time()))
 
-    def make_headers(self) -> dict[str, str]:
+    def make_etag_headers(self) -> dict[str, str]:
         second = self.last_modified
         return {"ETag": self.etag} | ({} if second is None else {"Last-Modified": formatdate(second, usegmt=True)})
 
@@ -72,7 +72,7 @@ class ByteRange:
     def size(self) -> int:
         return self.stop - self.start
 
-    def content_range(self, total_size: int) -> str:
+    def make_content_range_header(self, total_size: int) -> str:
         return f"bytes {self.start}-{self.stop - 1}/{total_size}"
 
 
@@ -80,23 +80,23 @@ def has_etag_condition(request: Request) -> bool:
     return "if-none-match" in request.headers or "if-match" in request.headers
 
 
-def check_preconditions(request: Request, validators: Validators, headers: Mapping[str, str]) -> Response | None:
+def check_preconditions(request: Request, validators: HttpValidators, headers: Mapping[str, str]) -> Response | None:
     """Return the 304 or 412 that a GET or HEAD must be answered with, or None where the content is to be sent."""
     if _if_match_fails(request.headers, validators):
         return error_answer(412, "The file has changed", headers)
     return Response(status_code=304, headers=headers) if _is_client_copy_current(request.headers, validators) else None
 
 
-def find_requested_ranges(request: Request, size: int, validators: Validators) -> list[ByteRange] | None:
+def find_requested_ranges(request: Request, total_size: int, validators: HttpValidators) -> list[ByteRange] | None:
     """Return the byte ranges to send, an empty list where none can be satisfied, or None where the whole is sent."""
     header = request.headers.get("range")
     if header is None or request.method != "GET" or not _if_range_holds(request.headers, validators):
         return None
-    return parse_ranges(header, size)
+    return parse_ranges(header, total_size)
 
 
-def unsatisfiable_range_answer(size: int, headers: Mapping[str, str]) -> Response:
-    return error_answer(416, "Range not satisfiable", {**headers, "Content-Range": f"bytes */{size}"})
+def unsatisfiable_range_answer(total_size: int, headers: Mapping[str, str]) -> Response:
+    return error_answer(416, "Range not satisfiable", {**headers, "Content-Range": f"bytes */{total_size}"})
 
 
 def parse_ranges(header: str, file_size: int) -> list[ByteRange] | None:
@@ -142,21 +142,21 @@ def _merge_ranges(ranges: list[ByteRange]) -> list[ByteRange]:
     return ranges if len(merged) == len(ranges) else merged  # in the order of the request where none overlap
 
 
-def _if_match_fails(headers: Headers, validators: Validators) -> bool:
+def _if_match_fails(headers: Headers, validators: HttpValidators) -> bool:
     if "if-match" in headers:
         return not _lists_etag(headers, "if-match", validators.etag, weakly=False)
     date, modified = _http_date_to_unix_seconds(headers.get("if-unmodified-since")), validators.last_modified
     return date is not None and modified is not None and modified > date
 
 
-def _is_client_copy_current(headers: Headers, validators: Validators) -> bool:
+def _is_client_copy_current(headers: Headers, validators: HttpValidators) -> bool:
     if "if-none-match" in headers:
         return _lists_etag(headers, "if-none-match", validators.etag, weakly=True)
     date, modified = _http_date_to_unix_seconds(headers.get("if-modified-since")), validators.last_modified
     return date is not None and modified is not None and modified <= date
 
 
-def _if_range_holds(headers: Headers, validators: Validators) -> bool:
+def _if_range_holds(headers: Headers, validators: HttpValidators) -> bool:
     wanted = headers.get("if-range")
     if wanted is None or wanted == validators.etag:
         return True

@@ -26,14 +26,14 @@ PAGE_PATHS = ("/docs", "/docs/oauth2-redirect", "/redoc")
 
 
 def add_docs_pages(app: FastAPI) -> None:
-    for path, endpoint in zip(PAGE_PATHS, (_show_swagger_ui, _finish_oauth2, _show_redoc), strict=True):
+    for path, endpoint in zip(PAGE_PATHS, (_show_swagger_ui, _show_oauth2_redirect_page, _show_redoc), strict=True):
         app.add_route(path, endpoint, include_in_schema=False)
     for path in ASSET_PATHS:
         app.add_route(path, _send_docs_asset, include_in_schema=False)
 
 
 async def _show_swagger_ui(request: Request) -> HTMLResponse:
-    root = _proxy_prefix(request)
+    root = _get_proxy_path_prefix(request)
     page = get_swagger_ui_html(
         openapi_url=f"{root}{request.app.openapi_url}",
         title=request.app.title,
@@ -46,12 +46,12 @@ async def _show_swagger_ui(request: Request) -> HTMLResponse:
     return _set_content_security_policy(page)
 
 
-async def _finish_oauth2(request: Request) -> HTMLResponse:
+async def _show_oauth2_redirect_page(request: Request) -> HTMLResponse:
     return _set_content_security_policy(get_swagger_ui_oauth2_redirect_html())
 
 
 async def _show_redoc(request: Request) -> HTMLResponse:
-    root = _proxy_prefix(request)
+    root = _get_proxy_path_prefix(request)
     page = get_redoc_html(
         openapi_url=f"{root}{request.app.openapi_url}",
         title=request.app.title,
@@ -76,5 +76,5 @@ def _set_content_security_policy(page: HTMLResponse) -> HTMLResponse:
     return page
 
 
-def _proxy_prefix(request: Request) -> str:
+def _get_proxy_path_prefix(request: Request) -> str:
     return str(request.scope.get("root_path", "")).rstrip("/")

@@ -67,9 +67,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self._close_with_error(503, "The server has too many connections: try again later", {"Retry-After": "5"})
             return
         self._last_byte_at = self.loop.time()
-        before, body_bytes = self._parser_position(), self._body_bytes
+        before, body_bytes = self._parsing_stage(), self._body_bytes
         super().data_received(data)
-        if not self._is_ended and self._parser_position() == before:  # else no more than this one piece can be too much
+        if not self._is_ended and self._parsing_stage() == before:  # else no more than this one piece can be too much
             self._limit_unparsed_bytes(len(data), self._body_bytes - body_bytes)
         if not self._is_ended and self._timer is None:
             self._start_body_or_head_timer()
@@ -128,7 +128,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.url = match[2] if match[2].startswith(b"/") else b"/" + match[2]
             self.headers[:] = [header for header in self.headers if header[0] != b"host"] + [(b"host", match[1])]
 
-    def _parser_position(self) -> tuple[int, bool, bool]:
+    def _parsing_stage(self) -> tuple[int, bool, bool]:
         return self._messages, self._is_in_head, self._is_in_body
 
     def _limit_unparsed_bytes(self, received_bytes: int, body_bytes: int) -> None:
@@ -150,49 +150,49 @@ class LimitedProtocol(HttpToolsProtocol):
         else:
             self._close_with_error(431, f"The headers of a request may have {HEAD_BYTES} bytes, with its address")
 
-    def _is_answering(self) -> bool:
+    def _is_response_unfinished(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
     def _start_body_or_head_timer(self) -> None:
         if self._is_in_body:
-            self._timer = self.loop.call_at(self._last_byte_at + BODY_SECONDS, self._end_slow_body)
-        elif not self._is_answering():
+            self._timer = self.loop.call_at(self._last_byte_at + BODY_SECONDS, self._check_slow_body)
+        elif not self._is_response_unfinished():
             self._start_head_timer()
 
     def _start_head_timer(self) -> None:
-        self._timer = self.loop.call_later(HEAD_SECONDS, self._end_slow_head)
+        self._timer = self.loop.call_later(HEAD_SECONDS, self._close_idle_or_slow_head)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _end_slow_head(self) -> None:
+    def _close_idle_or_slow_head(self) -> None:
         self._timer = None
         if self._is_in_head:
             self._close_with_error(408, f"The headers of the request were not complete after {HEAD_SECONDS:g} s")
         else:
             self.transport.close()
 
-    def _end_slow_body(self) -> None:
+    def _check_slow_body(self) -> None:
         """End the connection if no byte of the body has come for `BODY_SECONDS`, else check again later."""
         now = self.loop.time()
-        if self.flow.read_paused or (self._is_answering() and self.cycle.waiting_for_100_continue):
+        if self.flow.read_paused or (self._is_response_unfinished() and self.cycle.waiting_for_100_continue):
             self._last_byte_at = now  # it is not the client that is slow
         waits_since = max(self._last_byte_at, self._timed_flow.resumed_at)
         if now - waits_since >= BODY_SECONDS:
             self._timer = None
             self._close_with_error(408, f"Nothing of the request's body came for {BODY_SECONDS:g} s")
         else:
-            self._timer = self.loop.call_at(waits_since + BODY_SECONDS, self._end_slow_body)
+            self._timer = self.loop.call_at(waits_since + BODY_SECONDS, self._check_slow_body)
 
     def _close_with_error(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
         self._is_ended = True
         self._stop_timer()
-        is_owed = not self.cycle.response_started if self._is_in_body else not self._is_answering()
+        is_owed = not self.cycle.response_started if self._is_in_body else not self._is_response_unfinished()
         if is_owed:
             self.transport.write(
-                _serialize_answer(error_answer(status, detail, {"Connection": "close", **(headers or {})}))
+                _serialize_http_response(error_answer(status, detail, {"Connection": "close", **(headers or {})}))
             )
         self.transport.close()
 
@@ -211,6 +211,6 @@ class _ResumeTimeFlowControl(FlowControl):
         super().resume_reading()
 
 
-def _serialize_answer(answer: Response) -> bytes:
+def _serialize_http_response(answer: Response) -> bytes:
     lines = b"".join(name + b": " + value + b"\r\n" for name, value in [*answer.raw_headers, *PAGE_HEADERS])
     return STATUS_LINE[answer.status_code] + lines + b"\r\n" + bytes(answer.body)

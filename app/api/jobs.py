@@ -68,13 +68,13 @@ async def get_audio_status(resources: ResourcesDep, video_id: VideoId, statuses:
     status = await statuses.get_audio_status(video_id)
     if status.state is JobState.COMPLETED:  # the client may load the list of videos next
         resources.audio.mark_outdated(video_id)
-    return json_answer(_make_detailed_answer(status))
+    return json_answer(_make_detailed_job_answer(status))
 
 
 @router.get("/transcription-status", response_model=DetailedJobStatusAnswer | JobStatusAnswer)
 async def get_transcription_status(video_id: VideoId, statuses: JobStatusReaderDep) -> Response:
     """The status of a transcription; completed where there is a transcript."""
-    return json_answer(_make_detailed_answer(await statuses.get_transcription_status(video_id)))
+    return json_answer(_make_detailed_job_answer(await statuses.get_transcription_status(video_id)))
 
 
 @router.get("/generation-status", response_model=JobStatusAnswer)
@@ -123,7 +123,7 @@ async def get_video_availability(
     )
 
 
-def _make_detailed_answer(status: JobStatus) -> JobStatusAnswer:
+def _make_detailed_job_answer(status: JobStatus) -> JobStatusAnswer:
     plain = JobStatusAnswer.from_status(status)
     if status.state is JobState.NOT_STARTED:
         return plain

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from app.api.answers import Error, Responses
 from app.api.conditional_requests import (
     ByteRange,
-    Validators,
+    HttpValidators,
     check_preconditions,
     find_requested_ranges,
     unsatisfiable_range_answer,
@@ -73,8 +73,8 @@ class MediaAnswer(Response):
         if link is not None:
             seconds = min(_REDIRECT_SECONDS, link.expires_in_seconds // 2)
             return RedirectResponse(link.url, 307, {"Cache-Control": f"private, max-age={seconds}"})
-        validators = Validators(f'"{stored.version}"', stored.modified)
-        headers = {"Cache-Control": self._cache_control, "Accept-Ranges": "bytes", **validators.make_headers()}
+        validators = HttpValidators(f'"{stored.version}"', stored.modified)
+        headers = {"Cache-Control": self._cache_control, "Accept-Ranges": "bytes", **validators.make_etag_headers()}
         if refusal := check_preconditions(request, validators, headers):
             return refusal
         ranges = find_requested_ranges(request, stored.size, validators)
@@ -130,7 +130,7 @@ def _file_answer(file: OpenFile, ranges: list[ByteRange] | None, media_type: str
     if ranges is None:
         return _FilePartsAnswer(file, [ByteRange(0, file.stored.size)], 200, headers)
     if len(ranges) == 1:
-        headers["Content-Range"] = ranges[0].content_range(file.stored.size)
+        headers["Content-Range"] = ranges[0].make_content_range_header(file.stored.size)
         return _FilePartsAnswer(file, ranges, 206, headers)
     boundary = secrets.token_hex(12)
     headers["Content-Type"] = f"multipart/byteranges; boundary={boundary}"
@@ -142,7 +142,7 @@ def _make_multipart_parts(
 ) -> list[bytes | ByteRange]:
     parts: list[bytes | ByteRange] = []
     for each in ranges:
-        heads = f"Content-Type: {media_type}\r\nContent-Range: {each.content_range(file.size)}\r\n\r\n"
+        heads = f"Content-Type: {media_type}\r\nContent-Range: {each.make_content_range_header(file.size)}\r\n\r\n"
         parts += [f"\r\n--{boundary}\r\n{heads}".encode(), each]
     return [*parts, f"\r\n--{boundary}--\r\n".encode()]
 

@@ -84,7 +84,7 @@ def _document_keys_and_errors(operation: dict[str, Any], path: str, method: str,
     without_key: list[dict[str, list[str]]] = [] if needs_keys else [{}]
     operation["security"] = [*without_key, *({name: []} for name in _SCHEMES)]
     responses.setdefault(
-        "401", _error_response("No valid API key") | {"headers": _documented_header("WWW-Authenticate", "Bearer")}
+        "401", _error_response("No valid API key") | {"headers": _document_header("WWW-Authenticate", "Bearer")}
     )
     if needs_admin_key(path, method):
         reason = "the API key is not of the scope `admin`, which changing models needs"
@@ -94,12 +94,12 @@ def _document_keys_and_errors(operation: dict[str, Any], path: str, method: str,
     if "requestBody" in operation:
         responses.setdefault("413", _error_response("The body is too large"))
     unavailable = responses.setdefault("503", _error_response("The database, Redis or the storage is not available"))
-    unavailable["headers"] = _documented_header("Retry-After", "5")
+    unavailable["headers"] = _document_header("Retry-After", "5")
 
 
 def _error_response(description: str) -> dict[str, Any]:
     return {"description": description, "content": _ERROR}
 
 
-def _documented_header(name: str, example: str) -> dict[str, Any]:
+def _document_header(name: str, example: str) -> dict[str, Any]:
     return {name: {"schema": {"type": "string"}, "example": example}}

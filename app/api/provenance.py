@@ -315,34 +315,33 @@ async def get_generation_config(config_id: Annotated[int, _CONFIG_ID], conn: Aut
     return json_answer(GenerationConfigAnswer.from_row(await provenance.get_generation_config(conn, config_id)))
 
 
-def _add_result_routes(router: APIRouter, source: provenance.Source, source_id_path: Any) -> None:
-    """Add the routes that list the moments and the runs made with one prompt or one config, which `source` names."""
+def _add_result_routes(router: APIRouter, kind: provenance.Source, id_path: Any) -> None:
+    """Add the routes that list the moments and the runs that were made with one prompt or one generation config."""
 
     @router.get(
-        f"/{{{source}_id}}/moments",
-        name=f"list_{source}_moments",
-        description=f"A page of the moments that were made with the {source}, over all videos, in the order they were "
-        "added.",
+        f"/{{{kind}_id}}/moments",
+        name=f"list_{kind}_moments",
+        description=f"A page of the moments made with the {kind}, over all videos, in the order they were added.",
         response_model=list[MomentWithVideoAnswer],
         responses=PAGE_RESPONSES | NOT_FOUND,
     )
-    async def list_moments_of_source(
-        request: Request, source_id: Annotated[int, source_id_path], conn: AutocommitConnection, page: PageQueryDep
+    async def list_moments_of_prompt_or_config(
+        request: Request, prompt_or_config_id: Annotated[int, id_path], conn: AutocommitConnection, page: PageQueryDep
     ) -> Response:
-        found = await provenance.list_moments(conn, source, source_id, page.limit, page.cursor)
+        found = await provenance.list_moments(conn, kind, prompt_or_config_id, page.limit, page.cursor)
         return page_answer(request, page.limit, found, [MomentWithVideoAnswer.from_row(moment) for moment in found])
 
     @router.get(
-        f"/{{{source}_id}}/runs",
-        name=f"list_{source}_runs",
-        description=f"A page of the runs that used the {source}, over all videos, in the order they were accepted.",
+        f"/{{{kind}_id}}/runs",
+        name=f"list_{kind}_runs",
+        description=f"A page of the runs that used the {kind}, over all videos, in the order they were accepted.",
         response_model=list[RunWithVideoAnswer],
         responses=PAGE_RESPONSES | NOT_FOUND,
     )
-    async def list_runs_of_source(
-        request: Request, source_id: Annotated[int, source_id_path], conn: AutocommitConnection, page: PageQueryDep
+    async def list_runs_of_prompt_or_config(
+        request: Request, prompt_or_config_id: Annotated[int, id_path], conn: AutocommitConnection, page: PageQueryDep
     ) -> Response:
-        found = await provenance.list_runs(conn, source, source_id, page.limit, page.cursor)
+        found = await provenance.list_runs(conn, kind, prompt_or_config_id, page.limit, page.cursor)
         return page_answer(request, page.limit, found, [RunWithVideoAnswer.from_row(run) for run in found])
 
 

@@ -274,7 +274,7 @@ class FailedRunDetailsAnswer(FailedRunAnswer):
 async def get_run_status(video_id: AnyVideoId, resources: ResourcesDep) -> Response:
     """The newest full run of a video; `never_run` where there is none, also for an unknown video."""
     run = await find_newest_full_run(resources.database, resources.redis, video_id)
-    return json_answer(_make_status_answer(video_id, run))
+    return json_answer(_make_run_status_answer(video_id, run))
 
 
 @router.get("/{video_id}/history", response_model=RunHistoryAnswer, responses=_PAGE)
@@ -340,17 +340,17 @@ async def follow_run(request: Request, video_id: AnyVideoId, last_event_id: Last
 def make_run_status_feeds(resources: Resources) -> RunStatusFeeds:
     """Make the feeds that send each follower of a video the status of its newest full run."""
 
-    async def read_run_state(video: str) -> SerializedStatus:
+    async def read_newest_run_status(video: str) -> SerializedStatus:
         run = await find_newest_full_run(resources.database, resources.redis, video)
-        data = orjson.dumps(_make_status_answer(video, run))
+        data = orjson.dumps(_make_run_status_answer(video, run))
         return SerializedStatus(
             hashlib.blake2s(data, digest_size=8).hexdigest(), data, run is None or has_run_ended(run)
         )
 
-    return RunStatusFeeds(read_run_state, lambda: resources.health.is_stopping)
+    return RunStatusFeeds(read_newest_run_status, lambda: resources.health.is_stopping)
 
 
-def _make_status_answer(video_id: str, run: RunSummary | None) -> RunStatusAnswer:
+def _make_run_status_answer(video_id: str, run: RunSummary | None) -> RunStatusAnswer:
     return RunAnswer.from_run(video_id, run) if run else RunStatusAnswer.for_never_run(video_id)
 
 

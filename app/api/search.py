@@ -73,14 +73,14 @@ async def search_everything(conn: AutocommitConnection, query: Annotated[SearchQ
     return json_answer(
         SearchAnswer(
             query=query.q,
-            hits=[_make_video_answer(found) for found in page.transcripts],
-            moments=[_make_moment_answer(found) for found in page.moments],
+            hits=[_make_video_hit_answer(found) for found in page.transcripts],
+            moments=[_make_moment_hit_answer(found) for found in page.moments],
             next_cursor=page.next_cursor,
         )
     )
 
 
-def _make_video_answer(result: SearchResult[SearchHit]) -> MatchingVideoAnswer:
+def _make_video_hit_answer(result: SearchResult[SearchHit]) -> MatchingVideoAnswer:
     return MatchingVideoAnswer(
         video_id=result.hit.video_identifier,
         video_title=result.video_title,
@@ -90,7 +90,7 @@ def _make_video_answer(result: SearchResult[SearchHit]) -> MatchingVideoAnswer:
     )
 
 
-def _make_moment_answer(result: SearchResult[MomentHit]) -> MatchingMomentAnswer:
+def _make_moment_hit_answer(result: SearchResult[MomentHit]) -> MatchingMomentAnswer:
     return MatchingMomentAnswer(
         video_id=result.hit.video_identifier,
         video_title=result.video_title,

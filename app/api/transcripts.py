@@ -13,7 +13,7 @@ from app.api.answers import NOT_FOUND, Error, Responses, Seconds, answer_datacla
 from app.api.conditional_requests import (
     CONDITIONAL_RESPONSES,
     GZIP_ENCODING,
-    Validators,
+    HttpValidators,
     accepts_gzip,
     check_preconditions,
     find_requested_ranges,
@@ -146,12 +146,12 @@ async def _make_caption_answer(
 def _plain_transcript_answer(request: Request, body: bytes, etag: str) -> Response:
     """Return an uncompressed transcript, or the one byte range of it that is requested."""
     headers = make_revalidation_headers(etag) | {"Accept-Ranges": "bytes"}
-    ranges = find_requested_ranges(request, len(body), Validators(etag))
+    ranges = find_requested_ranges(request, len(body), HttpValidators(etag))
     if ranges == []:
         return unsatisfiable_range_answer(len(body), headers)
     if ranges is None or len(ranges) > 1:
         return Response(body, headers=headers, media_type="application/json")
-    headers["Content-Range"] = ranges[0].content_range(len(body))
+    headers["Content-Range"] = ranges[0].make_content_range_header(len(body))
     return Response(body[ranges[0].start : ranges[0].stop], 206, headers, media_type="application/json")
 
 
@@ -162,7 +162,7 @@ async def _check_preconditions(
     if not has_etag_condition(request):
         return None
     etag = _transcript_etag(await video_reader.get_transcript_version(video_id), accepts_gzip(request), caption_format)
-    return check_preconditions(request, Validators(etag), make_revalidation_headers(etag))
+    return check_preconditions(request, HttpValidators(etag), make_revalidation_headers(etag))
 
 
 def _transcript_etag(version: TranscriptVersion, gzipped: bool, caption_format: str = "") -> str:

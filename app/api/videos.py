@@ -13,7 +13,7 @@ from app.api.answers import CURSOR_DESCRIPTION, NOT_FOUND, Error, answer_datacla
 from app.api.conditional_requests import (
     CONDITIONAL_RESPONSES,
     GZIP_ENCODING,
-    Validators,
+    HttpValidators,
     accepts_gzip,
     check_preconditions,
     make_revalidation_headers,
@@ -47,13 +47,13 @@ class VideoAnswer:
     has_transcript: bool
 
     @classmethod
-    def from_card(cls, card: VideoCard, audio: VideosWithAudio | frozenset[str]) -> Self:
+    def from_card(cls, card: VideoCard, videos_with_audio: VideosWithAudio | frozenset[str]) -> Self:
         return cls(
             id=card.identifier,
             filename=card.filename,
             title=card.title,
             thumbnail_url=f"/static/thumbnails/{quote(card.identifier)}.jpg" if card.has_thumbnail else None,
-            has_audio=card.identifier in audio or (False if card.may_have_file else None),
+            has_audio=card.identifier in videos_with_audio or (False if card.may_have_file else None),
             has_transcript=card.has_transcript,
         )
 
@@ -187,19 +187,19 @@ def _make_video_list_answer(request: Request, document: VideoListDocument) -> Re
     gzipped = accepts_gzip(request)
     etag = f'"{document.digest}-gzip"' if gzipped else f'"{document.digest}"'
     headers = make_revalidation_headers(etag)
-    if refusal := check_preconditions(request, Validators(etag), headers):
+    if refusal := check_preconditions(request, HttpValidators(etag), headers):
         return refusal
     if not gzipped:
         return Response(document.plain_json, headers=headers, media_type="application/json")
     return Response(document.gzipped_json, headers=headers | GZIP_ENCODING, media_type="application/json")
 
 
-def _serialize_video_list(cards: list[VideoCard], audio: VideosWithAudio) -> bytes:
-    return orjson.dumps(_make_video_answers(cards, audio))
+def _serialize_video_list(cards: list[VideoCard], videos_with_audio: VideosWithAudio) -> bytes:
+    return orjson.dumps(_make_video_answers(cards, videos_with_audio))
 
 
-def _make_video_answers(cards: list[VideoCard], audio: VideosWithAudio) -> list[VideoAnswer]:
-    return [VideoAnswer.from_card(card, audio or _NO_AUDIO) for card in cards]
+def _make_video_answers(cards: list[VideoCard], videos_with_audio: VideosWithAudio) -> list[VideoAnswer]:
+    return [VideoAnswer.from_card(card, videos_with_audio or _NO_AUDIO) for card in cards]
 
 
 @reads.get("/{video_id}", response_model=SingleVideoAnswer, responses=NOT_FOUND)
@@ -241,14 +241,14 @@ async def remove_video(video_id: VideoId, query: Annotated[DeleteQuery, Query()]
 async def make_video_answer(video_reader: BatchedVideoReader, identifier: str) -> SingleVideoAnswer:
     card = await video_reader.get_video(identifier)
     video = VideoAnswer.from_card(card, await video_reader.audio.get_videos_with_audio())
-    playable_copy = _make_copy_answer(card)
+    playable_copy = _make_playable_copy_answer(card)
     file_problem = describe_early_end(card.duration_seconds, card.ends_early, card.declared_seconds)
     if playable_copy is None and not file_problem:
         return video
     return VideoWithFileReport(**vars(video), playable_copy=playable_copy, file_problem=file_problem)
 
 
-def _make_copy_answer(card: DetailedVideoCard) -> PlayableCopyAnswer | None:
+def _make_playable_copy_answer(card: DetailedVideoCard) -> PlayableCopyAnswer | None:
     if card.copy_status is None or card.copy_status not in _REPORTED_STATUSES:
         return None
     return PlayableCopyAnswer(status=card.copy_status, reason=card.copy_reason or None)
