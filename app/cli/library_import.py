@@ -20,7 +20,7 @@ from app.core.console import open_console
 from app.core.errors import VideoMomentsError
 from app.core.masking import mask_secrets
 from app.importer.importing import ImportOptions, ImportProgress, import_library
-from app.importer.report import EntryKind, ImportReport
+from app.importer.report import ROW_STATES, TABLES, EntryKind, ImportReport
 from app.storage import open_storage
 
 _log = logging.getLogger("app.importer")
@@ -41,9 +41,9 @@ class ImportProgressBars:
         self._videos = self._bar.add_task("Importing", total=None, rows=0)
         self._files = self._bar.add_task("Copying", total=None, visible=False)
 
-    def start_progress(self, videos: int, size: int) -> None:
-        self._bar.update(self._videos, total=videos)
-        self._bar.update(self._files, total=size, visible=size > 0)
+    def start_progress(self, video_count: int, total_bytes: int) -> None:
+        self._bar.update(self._videos, total=video_count)
+        self._bar.update(self._files, total=total_bytes, visible=total_bytes > 0)
         self._bar.start()
 
     def update_progress(self, report: ImportReport) -> None:
@@ -74,10 +74,10 @@ class ImportProgressLog:
         self._size = self._copied = 0
         self._began = self._spoken = time.monotonic()
 
-    def start_progress(self, videos: int, size: int) -> None:
-        self._videos, self._size = videos, size
+    def start_progress(self, video_count: int, total_bytes: int) -> None:
+        self._videos, self._size = video_count, total_bytes
         self._began = time.monotonic()
-        _log.info("Importing %s videos%s", videos, f" and copying {decimal(size)}" if size else "")
+        _log.info("Importing %s videos%s", video_count, f" and copying {decimal(total_bytes)}" if total_bytes else "")
 
     def update_progress(self, report: ImportReport) -> None:
         self._done, self._rows = self._done + 1, report.rows
@@ -137,10 +137,10 @@ def print_import_summary(report: ImportReport, console: Console) -> None:
 def _print_row_counts(report: ImportReport, console: Console) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("table")
-    for title in ("new", "changed", "unchanged"):
-        table.add_column(title, justify="right")
-    for name, count in report.tables.items():
-        table.add_row(name, f"{count.new:,}", f"{count.changed:,}", f"{count.unchanged:,}")
+    for state in ROW_STATES:
+        table.add_column(state, justify="right")
+    for name in TABLES:
+        table.add_row(name, *(f"{report.row_counts[name, state]:,}" for state in ROW_STATES))
     console.print(table)
     speed = f"{report.rows:,} rows of {report.videos:,} videos in {report.seconds:.1f} s"
     mode = "Dry run, nothing was written: " if report.dry_run else ""
@@ -175,7 +175,7 @@ def _explain_library_dirs(report: ImportReport) -> str:
 
 def _format_first_entries(report: ImportReport) -> dict[EntryKind, list[str]]:
     lines: dict[EntryKind, list[str]] = {kind: [] for kind in EntryKind}
-    for entry in report.entries():
+    for entry in report.read_entries():
         if len(lines[EntryKind(entry["kind"])]) < _LINES_PER_KIND:
             lines[EntryKind(entry["kind"])].append(_format_report_entry(entry))
     return lines

@@ -15,28 +15,20 @@ from app.core.errors import DatabaseUnavailable, FileMissing, StorageFull, Stora
 from app.database import open_async_connection
 from app.database.catalog import read_database_condition
 from app.database.errors import READ_ONLY, make_connection_error, translate_database_error
-from app.importer.legacy_files import (
-    REGISTRY_FILE,
-    LegacyVideoFiles,
-    Library,
-    UnreadableFile,
-    find_library_root,
-    read_json,
-    scan_library,
-)
-from app.importer.legacy_records import VideoSource, parse_registry
+from app.importer.legacy_files import REGISTRY_FILE, LibraryContents, find_library_root, scan_library
+from app.importer.legacy_records import RegisteredSource, parse_url_registry
 from app.importer.locations import (
-    FileCopier,
-    LocationFinder,
-    check_bucket_urls,
-    check_storage_folder,
+    LibraryFileCopier,
+    StoredFileFinder,
+    refuse_bucket_with_library_urls,
+    refuse_storage_in_library,
     register_library_folders,
 )
-from app.importer.moment_rows import KnownConfigs
-from app.importer.moments import clip_name
-from app.importer.prepared_videos import PreparedVideo, prepare_video
-from app.importer.report import EntryKind, ImportReport, ReportEntry, ReportNotes
-from app.importer.video_rows import VideoWriter, VideoWriterOptions, describe_failure
+from app.importer.moment_rows import ConfigCache
+from app.importer.moments import legacy_clip_name
+from app.importer.prepared_videos import PreparedVideo, parse_file, prepare_video
+from app.importer.report import EntryKind, FileReporter, ImportReport, ReportEntry
+from app.importer.video_rows import VideoWriter, VideoWriterOptions, explain_failed_video
 from app.repositories import VideoRepository
 from app.storage import Storage
 
@@ -53,8 +45,7 @@ class ImportStopped(VideoMomentsError):
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """Options of an import: `dry_run` rolls every video back, `bucket` has the clips of the moments, and `copy` copies
-    the files into storage."""
+    """`dry_run` rolls every video back, `bucket` has the clips of the moments, `copy` copies files into storage."""
 
     dry_run: bool = False
     bucket: str | None = None
@@ -62,9 +53,9 @@ class ImportOptions:
 
 
 class ImportProgress(Protocol):
-    """Shows the progress of an import; sizes are bytes of copied files."""
+    """Shows the progress of an import."""
 
-    def start_progress(self, videos: int, size: int) -> None: ...
+    def start_progress(self, video_count: int, total_bytes: int) -> None: ...
 
     def update_progress(self, report: ImportReport) -> None: ...
 
@@ -76,20 +67,20 @@ class ImportProgress(Protocol):
 async def import_library(
     settings: Settings, storage: Storage, directory: Path, options: ImportOptions, progress: ImportProgress
 ) -> ImportReport:
-    """Import the legacy library in `directory`, or in the `static` inside it, and return the report.
+    """Import the legacy library in `directory`, or in its `static`, and return the report; no file of it is changed.
 
-    Nothing in it is changed. Raises `NoLibrary`, `ConfigurationError`, `DatabaseUnavailable` and `StorageUnavailable`
-    before anything is written, and `ImportStopped`.
+    Raises `NotALibrary`, `ConfigurationError`, `DatabaseUnavailable` and `StorageUnavailable` before anything is
+    written, and `ImportStopped`.
     """
     root = find_library_root(directory)
-    check_storage_folder(storage, root)
-    await _check_database(settings)
+    refuse_storage_in_library(storage, root)
+    await _require_writable_database(settings)
     if options.copy:
-        await _check_storage(storage)
+        await _require_bucket(storage)
     report = ImportReport(root, options.dry_run, options.copy)
     started = time.perf_counter()
     try:
-        await _ImportRun(settings, storage, root, options, progress, report).run()
+        await _LibraryImport(settings, storage, options, progress, report).run()
     except BaseException:
         report.close()
         raise
@@ -97,7 +88,7 @@ async def import_library(
     return report
 
 
-async def _check_database(settings: Settings) -> None:
+async def _require_writable_database(settings: Settings) -> None:
     try:
         async with open_async_connection(settings) as conn:
             condition = await read_database_condition(conn)
@@ -110,140 +101,135 @@ async def _check_database(settings: Settings) -> None:
         raise translate_database_error(error) or error from None
 
 
-async def _check_storage(storage: Storage) -> None:
+async def _require_bucket(storage: Storage) -> None:
     try:
         await storage.list_names("videos")
     except FileMissing:
         raise StorageUnavailable("STORAGE_URL names a bucket that does not exist") from None
 
 
-class _ImportRun:
+class _LibraryImport:
+    """One import of a library: reads its videos in order, and writes them over a few connections at once."""
+
     def __init__(
         self,
         settings: Settings,
         storage: Storage,
-        root: Path,
         options: ImportOptions,
         progress: ImportProgress,
         report: ImportReport,
     ) -> None:
-        self._root = root
+        self._storage = storage
         self._progress = progress
         self._report = report
-        self._known = KnownConfigs()
-        self._is_copying = options.copy
-        copier = (
-            FileCopier(storage, report.copied, progress.add_copied_bytes, options.dry_run) if options.copy else None
-        )
+        self._configs = ConfigCache()
+        copier = LibraryFileCopier(storage, report.copied, progress.add_copied_bytes, options.dry_run)
         self._options = VideoWriterOptions(
-            settings, LocationFinder(storage), options.dry_run, options.bucket, self._known, copier
+            settings,
+            StoredFileFinder(storage),
+            options.dry_run,
+            options.bucket,
+            self._configs,
+            copier if options.copy else None,
         )
-        self._storage = storage
         self._database_error: DatabaseUnavailable | None = None
 
     async def run(self) -> None:
         sources, library = await asyncio.to_thread(self._scan_library)
-        self._progress.start_progress(len(library.videos), library.size_of_media() if self._is_copying else 0)
+        total_bytes = sum(map(_size_or_zero, library.list_media_files())) if self._report.copy else 0
+        self._progress.start_progress(len(library.videos), total_bytes)
         # One slot: what is read ahead is held in memory.
         queue: asyncio.Queue[PreparedVideo | None] = asyncio.Queue(maxsize=1)
         try:
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(_WRITERS):
-                    tasks.create_task(self._write_videos(queue))
-                await self._prepare_videos(library, sources, queue)
+                    tasks.create_task(self._write_queued_videos(queue))
+                await self._queue_videos(library, sources, queue)
         except ExceptionGroup as group:
             if (gone := group.subgroup((StorageFull, StorageUnavailable))) is None:
                 raise
-            raise self._import_stopped(gone.exceptions[0], len(library.videos)) from None
+            done = f"{self._report.videos} of {len(library.videos)} videos are in; import again to go on"
+            raise ImportStopped(f"{gone.exceptions[0]} ({done})") from None
         finally:
             self._progress.stop_progress()
-        self._report.add_tables(self._known.count_rows())
+        self._report.row_counts.update(self._configs.count_rows())
 
-    def _import_stopped(self, error: Exception, videos: int) -> ImportStopped:
-        return ImportStopped(f"{error} ({self._report.videos} of {videos} videos are in; import again to go on)")
-
-    def _scan_library(self) -> tuple[dict[str, VideoSource], Library]:
-        notes = ReportNotes(None, None)
-        sources = _read_registry(self._root, notes.about(REGISTRY_FILE))
-        library = scan_library(self._root, set(sources), notes)
-        check_bucket_urls(self._storage, library, sources, self._options.bucket)
-        register_library_folders(self._storage, library, sources, self._is_copying, self._report)
-        self._report.add(notes.entries)
+    def _scan_library(self) -> tuple[dict[str, RegisteredSource], LibraryContents]:
+        """Return the URL registry and the files of the library, and refuse a storage that would own any of them."""
+        reporter, root = FileReporter(None, None), self._report.directory
+        registry = root / REGISTRY_FILE
+        sources = parse_file(
+            registry if registry.exists() else None, parse_url_registry, reporter.for_file(REGISTRY_FILE)
+        )
+        sources = sources or {}
+        library = scan_library(root, set(sources), reporter)
+        refuse_bucket_with_library_urls(self._storage, library, sources, self._options.bucket)
+        register_library_folders(self._storage, library, sources, self._report)
+        self._report.add_entries(reporter.entries)
         return sources, library
 
-    async def _prepare_videos(
-        self, library: Library, sources: dict[str, VideoSource], queue: asyncio.Queue[PreparedVideo | None]
+    async def _queue_videos(
+        self,
+        library: LibraryContents,
+        sources: dict[str, RegisteredSource],
+        queue: asyncio.Queue[PreparedVideo | None],
     ) -> None:
-        """Read the videos in order: of two videos with one moment id, the first keeps it."""
+        """Read the videos in order, and queue them: of two videos with one moment id, the first keeps it."""
         owners: dict[str, str] = {}
         unclaimed = set(library.clips)
         for files in library.videos:
-            prepared = await self._prepare_video(files, library, sources)
-            if prepared is None:
+            try:
+                source = sources.get(files.identifier)
+                prepared = await asyncio.to_thread(prepare_video, files, library, source)
+            except Exception as error:  # any defect concerns this video only
+                self._report_failure(files.identifier, error)
                 continue
             ids = [moment.legacy_id for moment in prepared.moments if moment.legacy_id is not None]
-            prepared.taken = frozenset(
+            prepared.ids_of_other_videos = frozenset(
                 each for each in ids if owners.setdefault(each, files.identifier) != files.identifier
             )
-            unclaimed.difference_update(clip_name(files.identifier, each) for each in ids)
+            unclaimed.difference_update(legacy_clip_name(files.identifier, each) for each in ids)
             await queue.put(prepared)
         for _ in range(_WRITERS):
             await queue.put(None)
-        self._report.add(
+        self._report.add_entries(
             ReportEntry(EntryKind.ORPHAN, "a clip of no moment", f"moment_clips/{name}") for name in sorted(unclaimed)
         )
 
-    async def _prepare_video(
-        self, files: LegacyVideoFiles, library: Library, sources: dict[str, VideoSource]
-    ) -> PreparedVideo | None:
-        try:
-            return await asyncio.to_thread(prepare_video, files, library, sources.get(files.identifier))
-        except Exception as error:  # any defect concerns this video only
-            self._report_failure(files.identifier, error)
-            return None
-
-    async def _write_videos(self, queue: asyncio.Queue[PreparedVideo | None]) -> None:
-        writer = VideoWriter(self._options)
-        async with contextlib.aclosing(writer):
+    async def _write_queued_videos(self, queue: asyncio.Queue[PreparedVideo | None]) -> None:
+        async with contextlib.aclosing(VideoWriter(self._options)) as writer:
             while (prepared := await queue.get()) is not None:
-                await self._write_video(writer, prepared)
+                await self._write_or_report_failure(writer, prepared)
 
-    async def _write_video(self, writer: VideoWriter, prepared: PreparedVideo) -> None:
+    async def _write_or_report_failure(self, writer: VideoWriter, prepared: PreparedVideo) -> None:
+        """Write a video; after an error of the database that concerns all videos, none is tried any more."""
         try:
             if self._database_error is not None:
                 raise self._database_error
             written = await writer.write_with_retries(prepared)
         except (StorageFull, StorageUnavailable):
             raise
-        except Exception as error:  # as in _prepare
+        except Exception as error:  # any other concerns this video only
             self._database_error = error if isinstance(error, DatabaseUnavailable) else self._database_error
-            self._report.add(prepared.notes.entries)
+            self._report.add_entries(prepared.reporter.entries)
             self._report_failure(prepared.identifier, error)
         else:
-            self._report.add(prepared.notes.entries)
-            self._report.add(written.entries)
+            self._report.add_entries([*prepared.reporter.entries, *written.entries])
             self._report.videos += 1
             self._report.in_place += written.in_place
             self._report.elsewhere += written.elsewhere
-            self._report.add_tables(written.tables)
+            self._report.row_counts.update(written.row_counts)
             self._progress.update_progress(self._report)
 
     def _report_failure(self, identifier: str, error: Exception) -> None:
-        reason = describe_failure(error)
+        reason = explain_failed_video(error)
         _log.error("%s was not imported: %s", identifier, reason)
-        self._report.add([ReportEntry(EntryKind.FAILED, reason, video=identifier)])
+        self._report.add_entries([ReportEntry(EntryKind.FAILED, reason, video=identifier)])
         self._progress.update_progress(self._report)
 
 
-def _read_registry(root: Path, notes: ReportNotes) -> dict[str, VideoSource]:
-    path = root / REGISTRY_FILE
-    if not path.exists():
-        return {}
-    content = None
+def _size_or_zero(path: Path) -> int:
     try:
-        document = read_json(path)
-        content = document.value
-        return parse_registry(document, notes)
-    except UnreadableFile as error:
-        notes.add(EntryKind.REFUSED, str(error), content)
-        return {}
+        return path.stat().st_size
+    except OSError:
+        return 0

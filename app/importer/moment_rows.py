@@ -1,10 +1,13 @@
 """The moments of a video, with their configs and clips, as rows."""
 
 import hashlib
-from collections import OrderedDict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, cast
+
+from cachetools import LRUCache
 
 from app.core.errors import PromptHashCollision
 from app.database import Connection
@@ -12,119 +15,111 @@ from app.importer.locations import FileLocations
 from app.importer.moments import (
     IdentifiedMoment,
     LegacyClipWindow,
-    StoredTimes,
     assign_moment_identifiers,
-    clip_window,
-    positions_by_legacy_id,
-    prefer_original,
-    read_word_times,
-    remote_clip_url,
+    choose_clip_window,
+    choose_original,
+    find_remote_clip_url,
+    group_by_legacy_id,
+    list_word_times,
+    moment_times,
 )
 from app.importer.moments_file import LegacyConfig, LegacyMoment
 from app.importer.prepared_videos import LibraryFile, PreparedVideo
-from app.importer.report import EntryKind, ReportEntry, ReportNotes, TableCount, count_tables
+from app.importer.report import EntryKind, FileReporter, ReportEntry, RowCounts
 from app.models import Clip, Moment, Video
 from app.repositories import ClipRepository, GenerationConfigRepository, MomentRepository, PromptRepository
 from app.repositories.clips import NewClip
 from app.repositories.moments import NewMomentWithId
 from app.repositories.provenance import prompt_hash
 
-_REMEMBERED_CONFIGS = 4096
-_CONFIG_PARAMETERS = tuple(
-    each.name for each in fields(LegacyConfig) if each.name not in ("user_prompt", "system_prompt")
-)
+_MAX_CACHED_CONFIGS = 4096
+_CONFIG_PARAMETERS = [each.name for each in fields(LegacyConfig) if each.name not in ("user_prompt", "system_prompt")]
 
 
 @dataclass(slots=True)
-class UsedConfigs:
-    """The configs of one video: their ids, which rows are new, and which configs belong to no transcript."""
+class VideoConfigs:
+    """The generation configs of one video: their row ids, and those that belong to no transcript, by key.
+
+    `new_rows` has each prompt and config, by table and key, and whether its row is new.
+    """
 
     ids: dict[LegacyConfig, int] = field(default_factory=dict)
-    prompts: dict[str, bool] = field(default_factory=dict)
-    configs: dict[bytes, bool] = field(default_factory=dict)
-    shared: dict[bytes, int] = field(default_factory=dict)
+    new_rows: dict[tuple[str, bytes], bool] = field(default_factory=dict)
+    shared_ids: dict[bytes, int] = field(default_factory=dict)
 
 
-class KnownConfigs:
-    """The configs of all videos so far. A config of no transcript never changes, so its id is cached."""
+class ConfigCache:
+    """The row ids of generation configs of no transcript, which never change, and counts of all that were used."""
 
     def __init__(self) -> None:
-        self._shared: OrderedDict[bytes, int] = OrderedDict()
-        self._prompts: dict[str, bool] = {}
-        self._configs: dict[bytes, bool] = {}
+        self._shared_ids: LRUCache[bytes, int] = LRUCache(_MAX_CACHED_CONFIGS)
+        self._new_rows: dict[tuple[str, bytes], bool] = {}
 
     def find_config_id(self, key: bytes) -> int | None:
-        return self._shared.get(key)
+        return self._shared_ids.get(key)
 
-    def clear_configs(self) -> None:
-        """Clear the cache of config ids, after one was deleted."""
-        self._shared.clear()
+    def clear_config_ids(self) -> None:
+        self._shared_ids.clear()
 
-    def cache_configs(self, used: UsedConfigs, is_stored: bool) -> None:
-        """Add what a video used; configs that are stored need no second lookup."""
-        for name, is_new in used.prompts.items():
-            self._prompts[name] = self._prompts.get(name, False) or is_new
-        for key, is_new in used.configs.items():
-            self._configs[key] = self._configs.get(key, False) or is_new
+    def add_configs(self, configs: VideoConfigs, is_stored: bool) -> None:
+        """Count the configs of a video, and cache their ids where its transaction was committed."""
+        for key, is_new in configs.new_rows.items():
+            self._new_rows[key] = self._new_rows.get(key, False) or is_new
         if is_stored:
-            self._shared.update(used.shared)
-            while len(self._shared) > _REMEMBERED_CONFIGS:
-                self._shared.popitem(last=False)
+            self._shared_ids.update(configs.shared_ids)
 
-    def count_rows(self) -> dict[str, TableCount]:
+    def count_rows(self) -> RowCounts:
         """Return how many prompts and configs were used, each counted once."""
-        return {
-            "prompts": _count_config_rows(self._prompts.values()),
-            "generation_configs": _count_config_rows(self._configs.values()),
-        }
+        return Counter((table, "new" if is_new else "unchanged") for (table, _), is_new in self._new_rows.items())
 
 
 async def store_configs(
     conn: Connection,
     configs: Iterable[LegacyConfig],
     transcript_id: int | None,
-    known: KnownConfigs,
-    notes: ReportNotes,
-) -> UsedConfigs:
-    """Return the configs' ids, inserting new ones in a fixed order to avoid deadlocks."""
-    used, unknown = UsedConfigs(), []
+    cache: ConfigCache,
+    reporter: FileReporter,
+) -> VideoConfigs:
+    """Find or insert the rows of configs and their prompts, in a fixed order to avoid deadlocks."""
+    used, unknown = VideoConfigs(), []
     for key, config in sorted({_config_key(config): config for config in set(configs)}.items()):
-        if (config_id := known.find_config_id(key)) is not None:
+        if (config_id := cache.find_config_id(key)) is not None:
             used.ids[config] = config_id
         else:
             unknown.append((key, config))
     if unknown:
-        await _store_unknown_configs(conn, unknown, transcript_id, used, notes)
+        await _store_unknown_configs(conn, unknown, transcript_id, used, reporter)
     return used
 
 
 async def _store_unknown_configs(
     conn: Connection,
-    configs: Iterable[tuple[bytes, LegacyConfig]],
+    configs_by_key: Iterable[tuple[bytes, LegacyConfig]],
     transcript_id: int | None,
-    used: UsedConfigs,
-    notes: ReportNotes,
+    used: VideoConfigs,
+    reporter: FileReporter,
 ) -> None:
+    """Find or insert the rows of configs and their prompts, and add them to `used`."""
     cursor = await conn.execute("SELECT now() AT TIME ZONE 'utc'")
     (began,) = await anext(cursor)
-    for key, config in configs:
+    for key, config in configs_by_key:
         try:
             prompt = await PromptRepository(conn).get_or_create(config.user_prompt, config.system_prompt)
         except PromptHashCollision as error:
-            notes.add(EntryKind.REFUSED, f"its moments have no config: {error}", asdict(config))
+            reporter.add_entry(EntryKind.REFUSED, f"its moments have no config: {error}", asdict(config))
             continue
         stored = await GenerationConfigRepository(conn).get_or_create(
             prompt_id=prompt.id, transcript_id=transcript_id, **_config_parameters(config)
         )
         used.ids[config] = stored.id
-        used.prompts[prompt.prompt_hash] = prompt.created_at == began
-        used.configs[key] = stored.created_at == began
+        used.new_rows["prompts", bytes.fromhex(prompt.prompt_hash)] = prompt.created_at == began
+        used.new_rows["generation_configs", key] = stored.created_at == began
         if stored.transcript_id is None:
-            used.shared[key] = stored.id
+            used.shared_ids[key] = stored.id
 
 
 def _config_key(config: LegacyConfig) -> bytes:
-    """Return the key of a config; it starts with the prompt's hash, which is the order of writing."""
+    """Return a hash of a config; it starts with the hash of its prompt, so that prompts are written in order."""
     name = prompt_hash(config.user_prompt, config.system_prompt)
     rest = repr([len(config.user_prompt), _config_parameters(config)])
     return bytes.fromhex(name) + hashlib.sha256(rest.encode()).digest()
@@ -134,38 +129,28 @@ def _config_parameters(config: LegacyConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in _CONFIG_PARAMETERS}
 
 
-def _count_config_rows(are_new: Iterable[bool]) -> TableCount:
-    flags = list(are_new)
-    return TableCount(new=sum(flags), unchanged=len(flags) - sum(flags))
-
-
 @dataclass(slots=True)
 class VideoWriteResult:
-    """The changes of a video's transaction; they count once it is committed.
+    """What the transaction of a video changed; it counts once the transaction is committed.
 
     `in_place` counts the files that are served from the library, `elsewhere` the rows whose files are in a bucket or
     on another host.
     """
 
-    tables: dict[str, TableCount] = field(default_factory=count_tables)
-    configs: UsedConfigs = field(default_factory=UsedConfigs)
+    row_counts: RowCounts = field(default_factory=Counter)
+    configs: VideoConfigs = field(default_factory=VideoConfigs)
     entries: list[ReportEntry] = field(default_factory=list)
     in_place: int = 0
     elsewhere: int = 0
 
     def count_row(self, table: str, stored: object, changes: Mapping[str, Any] | None = None) -> None:
-        count = self.tables[table]
-        if stored is None:
-            count.new += 1
-        elif changes:
-            count.changed += 1
-        else:
-            count.unchanged += 1
+        """Count a row as new where `stored` is None, else as changed or unchanged."""
+        self.row_counts[table, "new" if stored is None else "changed" if changes else "unchanged"] += 1
 
 
 @dataclass(frozen=True, slots=True)
 class VideoTransaction:
-    """The transaction of one video: its prepared files and its row."""
+    """The open transaction of one video: its prepared files, its row and what was written so far."""
 
     conn: Connection
     prepared: PreparedVideo
@@ -174,8 +159,8 @@ class VideoTransaction:
     is_new: bool
     written: VideoWriteResult
 
-    def notes_about(self, file: str | None) -> ReportNotes:
-        return ReportNotes(file, self.prepared.identifier, self.written.entries)
+    def reporter_for(self, file: Path | None) -> FileReporter:
+        return FileReporter(None, self.prepared.identifier, self.written.entries).for_file(file)
 
 
 def find_changes(stored: object, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,53 +168,37 @@ def find_changes(stored: object, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if getattr(stored, name) != value}
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenMoment:
-    """A moment with the id of its row."""
-
-    id: int
-    identified: IdentifiedMoment
-
-
-async def write_moments(transaction: VideoTransaction) -> list[WrittenMoment]:
-    """Write and return the moments in the order of their file; other moments of the video stay."""
+async def write_moments_and_clips(transaction: VideoTransaction, bucket: str | None) -> None:
+    """Write the moments and clips of a video; moments of the video that the file does not have stay."""
     moments = MomentRepository(transaction.conn)
-    stored = (
-        {} if transaction.is_new else {row.identifier: row for row in await moments.list_by_video(transaction.video.id)}
-    )
-    identified = await _assign_moment_identifiers_of_video(transaction, stored)
-    ids = {identifier: row.id for identifier, row in stored.items()} | await _reserve_moment_ids(
-        transaction, stored, identified
-    )
+    stored_rows = [] if transaction.is_new else await moments.list_by_video(transaction.video.id)
+    stored = {row.identifier: row for row in stored_rows}
+    identified = await _identify_moments(transaction, stored)
+    new = [each.identifier for each in identified if each.identifier not in stored]
+    new_ids = sorted(await moments.reserve_moment_ids(len(new))) if new else []
+    ids = {identifier: row.id for identifier, row in stored.items()} | dict(zip(new, new_ids, strict=True))
     rows = [_moment_row(transaction, each, identified, ids) for each in identified]
     await moments.insert_many([row for row in rows if row["identifier"] not in stored])
     for row in rows:
-        await _update_moment(transaction, stored.get(row["identifier"]), row)
+        before = stored.get(row["identifier"])
+        changes = find_changes(before, cast(dict[str, Any], row)) if before else {}
+        transaction.written.count_row("moments", before, changes)
+        if before and changes:
+            await moments.update(before.id, **changes)
     _report_unmatched_moments(transaction, stored, identified)
-    return [WrittenMoment(ids[each.identifier], each) for each in identified]
+    await _write_clips(transaction, identified, ids, bucket)
 
 
-async def _assign_moment_identifiers_of_video(
-    transaction: VideoTransaction, stored: Mapping[str, Moment]
-) -> list[IdentifiedMoment]:
+async def _identify_moments(transaction: VideoTransaction, stored: Mapping[str, Moment]) -> list[IdentifiedMoment]:
+    """Return the moments of a video with the identifiers of their rows, which no moment of another video has."""
     prepared = transaction.prepared
-    legacy_ids = list(positions_by_legacy_id(prepared.moments))
+    legacy_ids = list(group_by_legacy_id(prepared.moments))
     owners = await MomentRepository(transaction.conn).find_video_ids_of_moments(legacy_ids) if legacy_ids else {}
-    taken = {legacy_id for legacy_id, owner in owners.items() if owner != transaction.video.id}
-    taken |= prepared.taken - stored.keys()
-    times = {
-        identifier: StoredTimes(row.start_time, row.end_time, row.is_refined) for identifier, row in stored.items()
-    }
-    notes = transaction.notes_about(prepared.moments_file)
-    return assign_moment_identifiers(prepared.moments, prepared.identifier, times, taken, notes)
-
-
-async def _reserve_moment_ids(
-    transaction: VideoTransaction, stored: Mapping[str, Moment], identified: Sequence[IdentifiedMoment]
-) -> dict[str, int]:
-    new = [each.identifier for each in identified if each.identifier not in stored]
-    ids = sorted(await MomentRepository(transaction.conn).reserve_moment_ids(len(new))) if new else []
-    return dict(zip(new, ids, strict=True))
+    ids_of_other_videos = {legacy_id for legacy_id, owner in owners.items() if owner != transaction.video.id}
+    ids_of_other_videos |= prepared.ids_of_other_videos - stored.keys()
+    times = {identifier: moment_times(row) for identifier, row in stored.items()}
+    reporter = transaction.reporter_for(prepared.files.moments)
+    return assign_moment_identifiers(prepared.moments, prepared.identifier, times, ids_of_other_videos, reporter)
 
 
 def _moment_row(
@@ -238,6 +207,7 @@ def _moment_row(
     all_identified: Sequence[IdentifiedMoment],
     ids: Mapping[str, int],
 ) -> NewMomentWithId:
+    """Return the columns of a moment; `ids` are the row ids by identifier."""
     moment, configs = identified.moment, transaction.written.configs.ids
     return {
         "id": ids[identified.identifier],
@@ -253,23 +223,16 @@ def _moment_row(
     }
 
 
-async def _update_moment(transaction: VideoTransaction, stored: Moment | None, row: NewMomentWithId) -> None:
-    changes = find_changes(stored, cast(dict[str, Any], row)) if stored else {}
-    transaction.written.count_row("moments", stored, changes)
-    if stored and changes:
-        await MomentRepository(transaction.conn).update(stored.id, **changes)
-
-
 def _report_unmatched_moments(
     transaction: VideoTransaction, stored: Mapping[str, Moment], identified: Sequence[IdentifiedMoment]
 ) -> None:
-    """Report moments that the file does not have: they may have been added by hand, so they stay."""
-    if transaction.prepared.moments_file is None:
-        return
+    """Report stored moments that the file does not have: they may have been added by hand, so they stay."""
+    moments_file = transaction.prepared.files.moments
     named = {each.identifier for each in identified}
-    if kept := [identifier for identifier in stored if identifier not in named]:
-        notes = transaction.notes_about(transaction.prepared.moments_file)
-        notes.add(EntryKind.KEPT, "moments that no row of the file accounts for stay as they are", kept)
+    kept = [identifier for identifier in stored if identifier not in named]
+    if moments_file is not None and kept:
+        reason = "moments that no row of the file accounts for stay as they are"
+        transaction.reporter_for(moments_file).add_entry(EntryKind.KEPT, reason, kept)
 
 
 _WINDOW_COLUMNS = ("start_time", "end_time", "padding_left", "padding_right")
@@ -283,20 +246,25 @@ class _ClipSource:
     file: LibraryFile | None = None
 
 
-async def write_clips(transaction: VideoTransaction, moments: Sequence[WrittenMoment], bucket: str | None) -> None:
-    """Write the clips of the library or of the rows' URLs; a moment has at most one."""
+async def _write_clips(
+    transaction: VideoTransaction, identified: Sequence[IdentifiedMoment], ids: Mapping[str, int], bucket: str | None
+) -> None:
+    """Write the clips of moments, at most one for each: a file of the library, or the URL in its row."""
     clips, new = ClipRepository(transaction.conn), []
-    sources = _find_clip_sources(transaction, [moment.identified.moment for moment in moments], bucket)
+    sources = _find_clip_sources(transaction, bucket)
     if not sources:
         return
     transaction.written.elsewhere += sum(source.file is None for source in sources.values())
-    word_times = read_word_times(transaction.prepared.transcript.words) if transaction.prepared.transcript else []
-    stored = (
-        {} if transaction.is_new else {clip.moment_id: clip for clip in await clips.list_by_video(transaction.video.id)}
-    )
+    transcript = transaction.prepared.transcript
+    word_times = list_word_times(transcript.words) if transcript else []
+    stored_clips = [] if transaction.is_new else await clips.list_by_video(transaction.video.id)
+    stored = {clip.moment_id: clip for clip in stored_clips}
     for position, source in sorted(sources.items()):
-        window = _find_clip_window(transaction, moments, position, word_times)
-        row = _clip_row(transaction, moments[position], source, window)
+        refinements = [each.moment for each in identified if each.parent == position]
+        recorded_windows = [moment.window for moment in refinements if moment.window is not None]
+        moment, video_seconds = identified[position].moment, transaction.video.duration_seconds
+        window = choose_clip_window(moment, recorded_windows, word_times, video_seconds)
+        row = _clip_row(transaction, moment, ids[identified[position].identifier], source, window)
         if (before := stored.get(row["moment_id"])) is None:
             transaction.written.count_row("clips", None)
             new.append(row)
@@ -307,67 +275,58 @@ async def write_clips(transaction: VideoTransaction, moments: Sequence[WrittenMo
     await clips.insert_many(new)
 
 
-def _find_clip_sources(
-    transaction: VideoTransaction, rows: Sequence[LegacyMoment], bucket: str | None
-) -> dict[int, _ClipSource]:
-    """Return each clip by the position of its moment. A file wins over a URL, the first row over later ones."""
-    meant = {
-        legacy_id: prefer_original(rows, locations) for legacy_id, locations in positions_by_legacy_id(rows).items()
+def _find_clip_sources(transaction: VideoTransaction, bucket: str | None) -> dict[int, _ClipSource]:
+    """Return each clip by the position of its moment. A file wins over a URL, the first row over later ones.
+
+    The URL of a refined row with its original's id means the original's clip.
+    """
+    moments = transaction.prepared.moments
+    positions = {
+        legacy_id: choose_original(moments, candidates) for legacy_id, candidates in group_by_legacy_id(moments).items()
     }
     sources = {
-        meant[legacy_id]: _ClipSource(transaction.locations.url_of(file), file)
+        positions[legacy_id]: _ClipSource(transaction.locations.url_of(file), file)
         for legacy_id, file in transaction.prepared.clips.items()
     }
-    for number, row in enumerate(rows):
-        named = meant[row.legacy_id] if row.legacy_id is not None else number
-        _add_remote_clip(transaction, sources, number if rows[named].is_refined else named, row, bucket)
+    for number, moment in enumerate(moments):
+        named = positions[moment.legacy_id] if moment.legacy_id is not None else number
+        _add_remote_clip(transaction, sources, number if moments[named].is_refined else named, moment, bucket)
     return sources
 
 
 def _add_remote_clip(
-    transaction: VideoTransaction, sources: dict[int, _ClipSource], position: int, row: LegacyMoment, bucket: str | None
-) -> None:
-    """Add the clip of a row's URL. A refined row with its original's id means the original's clip."""
-    notes = transaction.notes_about(transaction.prepared.moments_file)
-    url = remote_clip_url(row, bucket)
-    if url is None:
-        if row.clip_path and position not in sources:
-            reason = "nobody knows the bucket of its clip: give it with --bucket"
-            notes.add(EntryKind.REFUSED, reason, {"gcs_clip_path": row.clip_path}, row=row.row)
-        elif row.clip_path:
-            notes.add(
-                EntryKind.DROPPED, "its clip is a file of the library", {"gcs_clip_path": row.clip_path}, row=row.row
-            )
-    elif sources.setdefault(position, _ClipSource(url)).url != url:
-        notes.add(EntryKind.DROPPED, "its moment has a clip at another address", {"cloud_url": url}, row=row.row)
-
-
-def _find_clip_window(
     transaction: VideoTransaction,
-    moments: Sequence[WrittenMoment],
+    sources: dict[int, _ClipSource],
     position: int,
-    word_times: Sequence[tuple[float, float]],
-) -> LegacyClipWindow:
-    recorded = [
-        each.identified.moment.window
-        for each in moments
-        if each.identified.parent == position and each.identified.moment.window is not None
-    ]
-    return clip_window(moments[position].identified.moment, recorded, word_times, transaction.video.duration_seconds)
+    moment: LegacyMoment,
+    bucket: str | None,
+) -> None:
+    """Add the clip of a moment's URL to `sources` unless there is one, and report a URL that is not used."""
+    reporter, path = transaction.reporter_for(transaction.prepared.files.moments), {"gcs_clip_path": moment.clip_path}
+    url = find_remote_clip_url(moment, bucket)
+    if url is None and moment.clip_path and position not in sources:
+        reason = "the bucket of its clip is not known: give it with --bucket"
+        reporter.add_entry(EntryKind.REFUSED, reason, path, moment.row)
+    elif url is None and moment.clip_path:
+        reporter.add_entry(EntryKind.DROPPED, "its clip is a file of the library", path, moment.row)
+    elif url is not None and sources.setdefault(position, _ClipSource(url)).url != url:
+        reporter.add_entry(
+            EntryKind.DROPPED, "its moment has a clip at another address", {"cloud_url": url}, moment.row
+        )
 
 
 def _clip_row(
-    transaction: VideoTransaction, moment: WrittenMoment, source: _ClipSource, window: LegacyClipWindow
+    transaction: VideoTransaction, moment: LegacyMoment, moment_id: int, source: _ClipSource, window: LegacyClipWindow
 ) -> NewClip:
     media = source.file.media if source.file else None
     return {
-        "moment_id": moment.id,
+        "moment_id": moment_id,
         "video_id": transaction.video.id,
         "cloud_url": source.url,
         "start_time": window.start,
         "end_time": window.end,
-        "padding_left": max(0.0, moment.identified.moment.start_time - window.start),
-        "padding_right": max(0.0, window.end - moment.identified.moment.end_time),
+        "padding_left": max(0.0, moment.start_time - window.start),
+        "padding_right": max(0.0, window.end - moment.end_time),
         "file_size_kb": source.file.file_size_kb if source.file else None,
         "format": media.format if media else None,
         "video_codec": media.video_codec if media else None,
@@ -379,7 +338,7 @@ def _clip_row(
 def _find_clip_changes(
     locations: FileLocations, source: _ClipSource, stored: Clip, row: NewClip, window: LegacyClipWindow
 ) -> dict[str, Any]:
-    """Return the changes of a clip; a better URL and a recorded window stay."""
+    """Return the columns of a stored clip to change; a better URL and a recorded window stay."""
     changes = find_changes(stored, {name: value for name, value in row.items() if value is not None})
     if locations.keeps_stored_url(stored.cloud_url, source.url):
         is_its_copy = source.file is not None and stored.cloud_url == locations.copy_urls[source.file.url]

@@ -3,39 +3,35 @@
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from app.importer.legacy_files import read_text
+from app.importer.legacy_files import to_storable_text
 from app.importer.moments_file import LegacyMoment
-from app.importer.report import EntryKind, ReportNotes
+from app.importer.report import EntryKind, FileReporter
+from app.models import Moment
 from app.models.rows import CLIP_PADDING_SECONDS
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,20}")
 
 
+MomentTimes = tuple[float, float, bool]  # start and end in seconds, and whether it is refined
+
+
 @dataclass(frozen=True, slots=True)
 class IdentifiedMoment:
-    """A row under the identifier it is stored with. `parent` is the index of its parent in the list."""
+    """A moment with the identifier it is stored under; `parent` is the index of its parent in the list."""
 
     moment: LegacyMoment
     identifier: str
     parent: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredTimes:
-    """What is stored under an identifier of the same video."""
-
-    start_time: float
-    end_time: float
-    is_refined: bool
-
-
-def merge_duplicates(moments: Sequence[LegacyMoment], notes: ReportNotes) -> list[LegacyMoment]:
-    """Return the rows without duplicates: same id, parent, times, title and config. The first one stays."""
+def merge_duplicate_moments(moments: Sequence[LegacyMoment], reporter: FileReporter) -> list[LegacyMoment]:
+    """Return the first of all moments with the same id, parent, times, title and config; report the others."""
     kept: dict[tuple[object, ...], LegacyMoment] = {}
     for moment in moments:
         key = (*_moment_identity(moment), moment.title, moment.config_key, moment.model)
@@ -43,38 +39,39 @@ def merge_duplicates(moments: Sequence[LegacyMoment], notes: ReportNotes) -> lis
         if first is not moment:
             clip_path, clip_url = first.clip_path or moment.clip_path, first.clip_url or moment.clip_url
             kept[key] = replace(first, clip_path=clip_path, clip_url=clip_url)
-            notes.add(EntryKind.MERGED, f"says the same as row {first.row}", _moment_content(moment), row=moment.row)
+            reason = f"says the same as row {first.row}"
+            reporter.add_entry(EntryKind.MERGED, reason, _describe_moment(moment), moment.row)
     return list(kept.values())
 
 
 def assign_moment_identifiers(
     moments: Sequence[LegacyMoment],
-    video: str,
-    stored: Mapping[str, StoredTimes],
-    taken: Collection[str],
-    notes: ReportNotes,
+    video_identifier: str,
+    stored: Mapping[str, MomentTimes],
+    ids_of_other_videos: Collection[str],
+    reporter: FileReporter,
 ) -> list[IdentifiedMoment]:
-    """Return the rows with the identifier and the parent of each, in the order of the file.
+    """Return the moments with an identifier and a parent for each, in the order of the file.
 
-    `stored` is what the video has already, `taken` the identifiers that belong to other videos. The same rows get the
-    same identifiers however often, and whatever is appended to them.
+    `stored` are the times of the video's moments in the database, by identifier. The same moments get the same
+    identifiers however often they are imported, and whatever is appended to them.
     """
-    identifiers = _IdentifierAssigner(moments, video, stored, taken).assign_all()
-    parents = _find_parents(moments, notes)
+    identifiers = _IdentifierAssigner(moments, video_identifier, stored, ids_of_other_videos).assign_identifiers()
+    parents = _find_parents(moments, reporter)
     for moment, identifier in zip(moments, identifiers, strict=True):
         if identifier != moment.legacy_id:
-            notes.add(
-                EntryKind.RENAMED, _why_renamed(moment, taken), {"from": moment.legacy_id, "to": identifier}, moment.row
-            )
+            reason = _explain_new_identifier(moment, ids_of_other_videos)
+            reporter.add_entry(EntryKind.RENAMED, reason, {"from": moment.legacy_id, "to": identifier}, moment.row)
     return [IdentifiedMoment(*identified) for identified in zip(moments, identifiers, parents, strict=True)]
 
 
-def prefer_original(moments: Sequence[LegacyMoment], positions: Sequence[int]) -> int:
-    """Return which of several rows with one id is meant: the original, else the earliest."""
+def choose_original(moments: Sequence[LegacyMoment], positions: Sequence[int]) -> int:
+    """Return which of several positions of one id is meant: the first that is not refined, else the first."""
     return min(positions, key=lambda position: (moments[position].is_refined, position))
 
 
-def positions_by_legacy_id(moments: Sequence[LegacyMoment]) -> dict[str, list[int]]:
+def group_by_legacy_id(moments: Sequence[LegacyMoment]) -> dict[str, list[int]]:
+    """Return the positions of the moments by their id in the file; moments without one are left out."""
     positions: dict[str, list[int]] = defaultdict(list)
     for position, moment in enumerate(moments):
         if moment.legacy_id is not None:
@@ -82,113 +79,96 @@ def positions_by_legacy_id(moments: Sequence[LegacyMoment]) -> dict[str, list[in
     return dict(positions)
 
 
+def moment_times(moment: LegacyMoment | Moment) -> MomentTimes:
+    return moment.start_time, moment.end_time, moment.is_refined
+
+
 class _IdentifierAssigner:
-    """Gives each row its identifier: the legacy id to one row that has it, and one made from the row to the others."""
+    """Gives one moment of each id that id, and every other an identifier that is a hash of its values."""
 
     def __init__(
         self,
         moments: Sequence[LegacyMoment],
-        video: str,
-        stored: Mapping[str, StoredTimes],
-        taken: Collection[str],
+        video_identifier: str,
+        stored: Mapping[str, MomentTimes],
+        ids_of_other_videos: Collection[str],
     ) -> None:
         self._moments = moments
         self._stored = stored
-        self._taken = taken
-        self._made = _make_identifiers(moments, video)
+        self._ids_of_other_videos = ids_of_other_videos
+        self._hash_inputs = _make_hash_inputs(moments, video_identifier)
 
-    def assign_all(self) -> list[str]:
-        names = dict(self._keep_legacy_ids())
-        used = set(names.values())
-        for position, make in enumerate(self._made):
-            if position not in names:
-                names[position] = _first_free_identifier(make, used)
-                used.add(names[position])
-        return [names[position] for position in range(len(self._moments))]
+    def assign_identifiers(self) -> list[str]:
+        """Return an identifier for each moment, all of them different."""
+        identifiers = dict(self._keep_legacy_ids())
+        used = set(identifiers.values())
+        for position, hash_input in enumerate(self._hash_inputs):
+            if position not in identifiers:
+                candidates = (_hash_identifier(hash_input, attempt) for attempt in count())
+                identifiers[position] = next(each for each in candidates if each not in used)
+                used.add(identifiers[position])
+        return [identifiers[position] for position in range(len(self._moments))]
 
-    def _keep_legacy_ids(self) -> list[tuple[int, str]]:
-        return [
-            (holder, legacy_id)
-            for legacy_id, positions in positions_by_legacy_id(self._moments).items()
-            if self._is_usable(legacy_id) and not self._was_renamed(holder := self._holder(legacy_id, positions))
-        ]
+    def _keep_legacy_ids(self) -> Iterator[tuple[int, str]]:
+        """Yield position and id of the moments that keep the id which they have in the file."""
+        for legacy_id, positions in group_by_legacy_id(self._moments).items():
+            if _IDENTIFIER.fullmatch(legacy_id) and legacy_id not in self._ids_of_other_videos:
+                holder = self._choose_id_holder(legacy_id, positions)
+                if not self._was_renamed_before(holder):
+                    yield holder, legacy_id
 
-    def _is_usable(self, legacy_id: str) -> bool:
-        return _IDENTIFIER.fullmatch(legacy_id) is not None and legacy_id not in self._taken
+    def _choose_id_holder(self, legacy_id: str, positions: Sequence[int]) -> int:
+        """Return which position keeps an id: the moment stored with it, the original, else the first."""
+        stored, moments = self._stored.get(legacy_id), self._moments
+        return min(positions, key=lambda each: (moment_times(moments[each]) != stored, moments[each].is_refined, each))
 
-    def _holder(self, legacy_id: str, positions: Sequence[int]) -> int:
-        """Return the row that keeps the id: the one stored with it, the original, else the first."""
-        stored = self._stored.get(legacy_id)
-        return min(
-            positions,
-            key=lambda position: (
-                _moment_times(self._moments[position]) != stored,
-                self._moments[position].is_refined,
-                position,
-            ),
-        )
-
-    def _was_renamed(self, position: int) -> bool:
-        """Return whether an earlier import renamed the row, though its id may be free by now."""
+    def _was_renamed_before(self, position: int) -> bool:
+        """Return whether an earlier import renamed the moment, though its id may be free by now."""
         moment = self._moments[position]
-        holds_it = moment.legacy_id is not None and self._stored.get(moment.legacy_id) == _moment_times(moment)
-        return not holds_it and self._made[position](0) in self._stored
+        holds_it = moment.legacy_id is not None and self._stored.get(moment.legacy_id) == moment_times(moment)
+        return not holds_it and _hash_identifier(self._hash_inputs[position], 0) in self._stored
 
 
-def _make_identifiers(moments: Sequence[LegacyMoment], video: str) -> list[Callable[[int], str]]:
-    """Return for each row a function that yields its first, second, … candidate identifier."""
+def _make_hash_inputs(moments: Sequence[LegacyMoment], video_identifier: str) -> list[str]:
+    """Return for each moment the text that its identifier is a hash of; equal moments are numbered."""
     seen: Counter[tuple[object, ...]] = Counter()
-    makers = []
+    hash_inputs = []
     for moment in moments:
         identity = _moment_identity(moment)
-        makers.append(_generation_of((video, *identity, seen[identity])))
+        hash_inputs.append("\0".join(map(repr, (video_identifier, *identity, seen[identity]))))
         seen[identity] += 1
-    return makers
+    return hash_inputs
 
 
-def _generation_of(parts: tuple[object, ...]) -> Callable[[int], str]:
-    text = "\0".join(map(repr, parts))
-    return lambda choice: hashlib.sha256(f"{text}\0{choice}".encode(errors="surrogatepass")).hexdigest()[:16]
-
-
-def _first_free_identifier(make: Callable[[int], str], used: Collection[str]) -> str:
-    choice = 0
-    while (identifier := make(choice)) in used:
-        choice += 1
-    return identifier
+def _hash_identifier(hash_input: str, attempt: int) -> str:
+    return hashlib.sha256(f"{hash_input}\0{attempt}".encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def _moment_identity(moment: LegacyMoment) -> tuple[object, ...]:
-    """Return what identifies a row when its title or its config changes."""
-    return (moment.legacy_id, moment.legacy_parent, moment.start_time, moment.end_time, moment.is_refined)
+    """Return what identifies a moment even when its title or its config changes."""
+    return (moment.legacy_id, moment.legacy_parent, *moment_times(moment))
 
 
-def _moment_times(moment: LegacyMoment) -> StoredTimes:
-    return StoredTimes(moment.start_time, moment.end_time, moment.is_refined)
-
-
-def _find_parents(moments: Sequence[LegacyMoment], notes: ReportNotes) -> list[int | None]:
-    """Return each row's parent, never the row itself or a descendant."""
-    positions = positions_by_legacy_id(moments)
+def _find_parents(moments: Sequence[LegacyMoment], reporter: FileReporter) -> list[int | None]:
+    """Return the position of each moment's parent, never the moment itself or a descendant; report lost parents."""
+    positions = group_by_legacy_id(moments)
     parents: list[int | None] = [None] * len(moments)
     for position, moment in enumerate(moments):
         if moment.legacy_parent is None:
             continue
         candidates = sorted(
-            positions.get(moment.legacy_parent, []), key=lambda other: _parent_rank(moments, position, other)
+            positions.get(moment.legacy_parent, []),
+            key=lambda other: (moments[other].is_refined, other > position, other),
         )
         parents[position] = next((other for other in candidates if not _is_descendant(parents, other, position)), None)
         if parents[position] is None:
             reason = "parent_id is its own id, and no other row has it" if candidates else "no row has its parent_id"
-            notes.add(EntryKind.CHANGED, reason, {"parent_id": moment.legacy_parent}, row=moment.row)
+            reporter.add_entry(EntryKind.CHANGED, reason, {"parent_id": moment.legacy_parent}, moment.row)
     return parents
 
 
-def _parent_rank(moments: Sequence[LegacyMoment], position: int, other: int) -> tuple[bool, bool, int]:
-    return (moments[other].is_refined, other > position, other)
-
-
 def _is_descendant(parents: Sequence[int | None], position: int | None, ancestor: int) -> bool:
+    """Return whether a position is the ancestor's own or below it."""
     while position is not None:
         if position == ancestor:
             return True
@@ -196,17 +176,19 @@ def _is_descendant(parents: Sequence[int | None], position: int | None, ancestor
     return False
 
 
-def _why_renamed(moment: LegacyMoment, taken: Collection[str]) -> str:
+def _explain_new_identifier(moment: LegacyMoment, ids_of_other_videos: Collection[str]) -> str:
+    """Return why a moment is not stored under its own id."""
     if moment.legacy_id is None:
         return "has no id"
     if _IDENTIFIER.fullmatch(moment.legacy_id) is None:
         return "its id does not fit the column"
-    if moment.legacy_id in taken:
+    if moment.legacy_id in ids_of_other_videos:
         return "a moment of another video has its id"
     return "another row of the file has its id"
 
 
-def _moment_content(moment: LegacyMoment) -> dict[str, object]:
+def _describe_moment(moment: LegacyMoment) -> dict[str, object]:
+    """Return a moment's values as they are in the file, for the report."""
     content: dict[str, object] = {
         "id": moment.legacy_id,
         "parent_id": moment.legacy_parent,
@@ -222,51 +204,47 @@ _STORAGE_HOSTS = ("storage.googleapis.com", "storage.cloud.google.com")
 
 @dataclass(frozen=True, slots=True)
 class LegacyClipWindow:
-    """A part of a video in seconds. One that a refinement recorded is a fact, the others are worked out."""
+    """The part of a video that a clip shows, in seconds: recorded by a refinement, or else computed."""
 
     start: float
     end: float
     is_recorded: bool = False
 
 
-def clip_name(video: str, legacy_id: str) -> str:
-    return f"{video}_{legacy_id}_clip.mp4"
+def legacy_clip_name(video_identifier: str, legacy_id: str) -> str:
+    return f"{video_identifier}_{legacy_id}_clip.mp4"
 
 
-def remote_clip_url(moment: LegacyMoment, bucket: str | None) -> str | None:
-    """Return the URL of a row's clip, or None where it has none or the bucket is unknown."""
-    named_bucket, path = _split_storage_url(moment.clip_url) if moment.clip_url else (None, None)
+def find_remote_clip_url(moment: LegacyMoment, bucket: str | None) -> str | None:
+    """Return the URL of a moment's clip in a bucket or on another host; None without a clip or a known bucket."""
+    named_bucket, path = _split_cloud_storage_url(moment.clip_url) if moment.clip_url else (None, None)
     path, bucket = moment.clip_path or path, bucket or named_bucket
     if path and bucket:
-        return read_text(f"gs://{bucket}/{path}")
+        return to_storable_text(f"gs://{bucket}/{path}")
     return moment.clip_url.partition("?")[0] if moment.clip_url else None
 
 
-def clip_window(
+def choose_clip_window(
     moment: LegacyMoment,
-    recorded: Sequence[tuple[float, float]],
+    recorded_windows: Sequence[tuple[float, float]],
     word_times: Sequence[tuple[float, float]],
-    duration: float | None,
+    video_seconds: float | None,
 ) -> LegacyClipWindow:
-    """Return the part of the video that a clip shows: 30 s of padding on both sides, shortened to words.
-
-    What a refinement of the moment recorded comes first.
-    """
-    if recorded:
-        start, end = recorded[0]
-        return LegacyClipWindow(start, min(end, duration) if duration is not None and duration > start else end, True)
-    plain = (
-        min(max(0.0, moment.start_time - CLIP_PADDING_SECONDS), moment.start_time),
-        moment.end_time + CLIP_PADDING_SECONDS,
-    )
-    start, end = _shorten_to_words(plain, word_times)
-    start, end = (start, end) if start < end else plain
-    if duration is not None and duration > start:
-        end = min(end, duration)
-    return LegacyClipWindow(start, end)
+    """Return the first window that a refinement recorded, else the moment padded by 30 s, moved to words."""
+    if recorded_windows:
+        start, end = recorded_windows[0]
+    else:
+        padded_start = min(max(0.0, moment.start_time - CLIP_PADDING_SECONDS), moment.start_time)
+        padded = padded_start, moment.end_time + CLIP_PADDING_SECONDS
+        start, end = _move_to_words(padded, word_times)
+        start, end = (start, end) if start < end else padded
+    if video_seconds is not None and video_seconds > start:
+        end = min(end, video_seconds)
+    return LegacyClipWindow(start, end, bool(recorded_windows))
 
 
-def read_word_times(words: Iterable[Mapping[str, Any]]) -> list[tuple[float, float]]:
+def list_word_times(words: Iterable[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """Return start and end of each word that has both, in seconds."""
     times = [(word.get("start"), word.get("end")) for word in words]
     return [
         (float(start), float(end))
@@ -275,17 +253,17 @@ def read_word_times(words: Iterable[Mapping[str, Any]]) -> list[tuple[float, flo
     ]
 
 
-def _shorten_to_words(plain: tuple[float, float], word_times: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Return the start of the first word in the window and the end of the first word that ends after it."""
+def _move_to_words(window: tuple[float, float], word_times: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return the first start of a word at or after the window's start, and the first end at or after its end."""
     if not word_times:
-        return plain
-    start = next((start for start, _ in word_times if start >= plain[0]), word_times[0][0])
-    end = next((end for _, end in word_times if end >= plain[1]), word_times[-1][1])
+        return window
+    start = next((start for start, _ in word_times if start >= window[0]), word_times[0][0])
+    end = next((end for _, end in word_times if end >= window[1]), word_times[-1][1])
     return start, end
 
 
-def _split_storage_url(url: str) -> tuple[str | None, str | None]:
-    """Return bucket and path of a URL of Google Cloud Storage, in any of its three forms."""
+def _split_cloud_storage_url(url: str) -> tuple[str | None, str | None]:
+    """Return bucket and path of a URL of Google Cloud Storage, in any of its three forms; None for what it lacks."""
     try:
         parts = urlsplit(url)
     except ValueError:

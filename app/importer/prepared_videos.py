@@ -9,45 +9,34 @@ from typing import TypeVar
 
 from app.ai.prompts import format_segments, format_words
 from app.core.text import to_nfc
-from app.importer.legacy_files import JsonDocument, LegacyVideoFiles, Library, UnreadableFile, read_json
-from app.importer.legacy_records import LegacyRun, LegacyTranscript, VideoSource, parse_runs, parse_transcript
-from app.importer.moments import clip_name, merge_duplicates
-from app.importer.moments_file import LegacyMoment, MomentsFile, PastedTranscript, parse_moments
-from app.importer.report import EntryKind, ReportNotes
+from app.importer.legacy_files import (
+    CLIP_FOLDER,
+    JsonDocument,
+    LegacyVideoFiles,
+    LibraryContents,
+    UnreadableFile,
+    read_json_file,
+)
+from app.importer.legacy_records import LegacyRun, LegacyTranscript, RegisteredSource, parse_runs, parse_transcript
+from app.importer.moments import legacy_clip_name, merge_duplicate_moments
+from app.importer.moments_file import LegacyMoment, ParsedMoments, PromptTranscript, parse_moments
+from app.importer.report import EntryKind, FileReporter
 from app.media.probe import MediaInfo, NotMedia, probe_media, size_in_kb
 from app.storage import audio_folder_key, clip_folder_key, storable_name, thumbnail_folder_key, video_folder_key
 
-# Accepted unchanged by every file system and URL.
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._()-]{0,199}\.mp4")
-
-
-def video_key(video: str, path: Path) -> str:
-    return f"{video_folder_key(video)}/{storable_name(video)}{path.suffix.lower()}"
-
-
-def thumbnail_key(video: str, path: Path) -> str:
-    return f"{thumbnail_folder_key(video)}/{storable_name(video)}{path.suffix.lower()}"
-
-
-def audio_key(video: str, path: Path) -> str:
-    return f"{audio_folder_key(video)}/{storable_name(video)}{path.suffix.lower()}"
-
-
-def clip_key(video: str, legacy_id: str, name: str) -> str:
-    """Return the key of a clip; it keeps its file name where possible, because old links use it."""
-    return f"{clip_folder_key(video)}/{name if _PLAIN_NAME.fullmatch(name) else f'{storable_name(legacy_id)}.mp4'}"
-
+# File names that every file system and URL accepts unchanged.
+_PLAIN_CLIP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._()-]{0,199}\.mp4")
 
 _T = TypeVar("_T")
 _EVERYTHING = (float("-inf"), float("inf"))
 
 
 class AddressCertainty(IntEnum):
-    """How certain an address is; a more certain one replaces another."""
+    """How certain the URL of a video is; a more certain one replaces another."""
 
-    ASSUMED = 0
-    NAMED = 1
-    PRESENT = 2
+    ASSUMED = 0  # where the library would have the file
+    NAMED = 1  # in the URL registry
+    PRESENT = 2  # of a file that exists
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +49,7 @@ class VideoAddress:
 
 @dataclass(frozen=True, slots=True)
 class LibraryFile:
-    """A file of the library, its size in bytes, and the key of its copy; `media` is None for what is no video."""
+    """A media file of a library: its size in bytes, and the storage key of its copy; `media` only of video files."""
 
     path: Path
     key: str
@@ -72,40 +61,34 @@ class LibraryFile:
         return self.path.as_uri()
 
     @property
-    def name(self) -> str:
-        return f"{self.path.parent.name}/{self.path.name}"
-
-    @property
     def file_size_kb(self) -> int:
         return size_in_kb(self.size)
 
 
 @dataclass(slots=True)
 class PreparedVideo:
-    """One video, ready to be written. `taken` are the moment ids that videos before it in the library have."""
+    """One video of a library, parsed, ready to be written; `ids_of_other_videos` are moment ids of earlier videos."""
 
     identifier: str
+    files: LegacyVideoFiles
     address: VideoAddress
     video_file: LibraryFile | None
     file_size_kb: int | None
     source_url: str | None
     transcript: LegacyTranscript | None
-    transcript_file: str | None
     moments: list[LegacyMoment]
-    moments_file: str | None
-    history_file: str | None
     clips: dict[str, LibraryFile]
     thumbnail: LibraryFile | None
     audio: LibraryFile | None
     runs: list[LegacyRun]
-    notes: ReportNotes
-    taken: frozenset[str] = field(default_factory=frozenset)
+    reporter: FileReporter
+    ids_of_other_videos: frozenset[str] = field(default_factory=frozenset)
 
     def list_files(self) -> list[LibraryFile]:
         single = [self.video_file, self.thumbnail, self.audio]
         return [file for file in (*single, *self.clips.values()) if file is not None]
 
-    def drop_file(self, file: LibraryFile) -> None:
+    def remove_file(self, file: LibraryFile) -> None:
         """Continue as if the library did not have the file."""
         if file == self.video_file:
             self.video_file, self.file_size_kb = None, None
@@ -115,48 +98,50 @@ class PreparedVideo:
         self.clips = {legacy_id: clip for legacy_id, clip in self.clips.items() if clip != file}
 
 
-def prepare_video(files: LegacyVideoFiles, library: Library, source: VideoSource | None) -> PreparedVideo:
-    """Read all files of a video and note what cannot be read or stored. It blocks."""
-    notes = ReportNotes(None, files.identifier)
-    video_file = _probe_file(files.video, video_key(files.identifier, files.video), notes) if files.video else None
-    transcript = _read_file(files.transcript, parse_transcript, notes)
-    moments = _read_file(files.moments, parse_moments, notes) or MomentsFile([], [])
-    about_moments = notes.about(_file_name(files.moments))
-    _note_lost_transcripts(moments.pasted, transcript, about_moments)
-    kept = merge_duplicates(moments.moments, about_moments)
+def prepare_video(files: LegacyVideoFiles, library: LibraryContents, source: RegisteredSource | None) -> PreparedVideo:
+    """Read all files of a video; report what cannot be read or stored. It blocks."""
+    identifier, reporter = files.identifier, FileReporter(None, files.identifier)
+    video_file = _probe_video(files.video, _file_key(video_folder_key, files.video), reporter) if files.video else None
+    file_size = video_file.size if video_file else source.file_size if source else None
+    transcript = parse_file(files.transcript, parse_transcript, reporter.for_file(files.transcript))
+    moments_reporter = reporter.for_file(files.moments)
+    parsed = parse_file(files.moments, parse_moments, moments_reporter) or ParsedMoments([], [])
+    _report_lost_transcripts(parsed.prompt_transcripts, transcript, moments_reporter)
+    moments = merge_duplicate_moments(parsed.moments, moments_reporter)
     return PreparedVideo(
-        identifier=files.identifier,
-        address=_find_address(files, video_file, library, source, notes),
+        identifier=identifier,
+        files=files,
+        address=_find_address(files, video_file, library, source, reporter),
         video_file=video_file,
-        file_size_kb=_file_size_kb(video_file, source),
+        file_size_kb=size_in_kb(file_size) if file_size is not None else None,
         source_url=source.url if source else None,
         transcript=transcript,
-        transcript_file=_file_name(files.transcript),
-        moments=kept,
-        moments_file=_file_name(files.moments),
-        history_file=_file_name(files.history),
-        clips=_find_clips(files.identifier, kept, library, notes),
-        thumbnail=_find_file(files.thumbnail, thumbnail_key, "thumbnail", notes),
-        audio=_find_file(files.audio, audio_key, "audio", notes),
-        runs=_read_file(files.history, parse_runs, notes) or [],
-        notes=notes,
+        moments=moments,
+        clips=_find_clips(identifier, moments, library, reporter),
+        thumbnail=_find_file(files.thumbnail, thumbnail_folder_key, "thumbnail", reporter),
+        audio=_find_file(files.audio, audio_folder_key, "audio", reporter),
+        runs=parse_file(files.history, parse_runs, reporter.for_file(files.history)) or [],
+        reporter=reporter,
     )
 
 
-def _read_file(path: Path | None, parse: Callable[[JsonDocument, ReportNotes], _T], notes: ReportNotes) -> _T | None:
+def parse_file(
+    path: Path | None, parse: Callable[[JsonDocument, FileReporter], _T], reporter: FileReporter
+) -> _T | None:
+    """Read and parse a JSON file; report it and return None where that fails."""
     if path is None:
         return None
-    notes, content = notes.about(_file_name(path)), None
+    content = None
     try:
-        document = read_json(path)
+        document = read_json_file(path)
         content = document.value
-        return parse(document, notes)
+        return parse(document, reporter)
     except Exception as error:  # any defect concerns this file only, not its video
-        notes.add(EntryKind.REFUSED, _probe_failure(error), content)
+        reporter.add_entry(EntryKind.REFUSED, _explain_unreadable_file(error), content)
         return None
 
 
-def _probe_failure(error: Exception) -> str:
+def _explain_unreadable_file(error: Exception) -> str:
     match error:
         case UnreadableFile() | NotMedia():
             return str(error)
@@ -166,31 +151,36 @@ def _probe_failure(error: Exception) -> str:
             return f"{type(error).__name__}: {error}"
 
 
-def _probe_file(path: Path, key: str, notes: ReportNotes) -> LibraryFile | None:
+def _file_key(folder_key: Callable[[str], str], path: Path) -> str:
+    """Return the storage key for a file of a video, which is named by the video's identifier."""
+    identifier = to_nfc(path.stem)
+    return f"{folder_key(identifier)}/{storable_name(identifier)}{path.suffix.lower()}"
+
+
+def _probe_video(path: Path, key: str, reporter: FileReporter) -> LibraryFile | None:
+    """Return a video file or clip, without `media` where it is no video; None where it cannot be read."""
     try:
         size = path.stat().st_size
         return LibraryFile(path, key, size, probe_media(path))
-    except OSError as error:
-        notes.about(_file_name(path)).add(EntryKind.REFUSED, _probe_failure(error))
-        return None
     except Exception as error:  # as above
-        notes.about(_file_name(path)).add(EntryKind.REFUSED, _probe_failure(error))
-        return LibraryFile(path, key, size)
+        reporter.for_file(path).add_entry(EntryKind.REFUSED, _explain_unreadable_file(error))
+        return None if isinstance(error, OSError) else LibraryFile(path, key, size)
 
 
 def _find_address(
     files: LegacyVideoFiles,
     video_file: LibraryFile | None,
-    library: Library,
-    source: VideoSource | None,
-    notes: ReportNotes,
+    library: LibraryContents,
+    source: RegisteredSource | None,
+    reporter: FileReporter,
 ) -> VideoAddress:
+    """Return the URL of the video's file, of its source in a bucket, or of where the library would have the file."""
     if video_file is not None:
         return VideoAddress(video_file.url, AddressCertainty.PRESENT)
     if registered := _registered_address(source.url if source else None):
         return registered
     url = (library.root / "videos" / f"{files.identifier}.mp4").as_uri()
-    notes.add(EntryKind.MISSING, "no video file: its address is where one would be", url)
+    reporter.add_entry(EntryKind.MISSING, "no video file: its address is where one would be", url)
     return VideoAddress(url, AddressCertainty.ASSUMED)
 
 
@@ -198,67 +188,64 @@ def _registered_address(source_url: str | None) -> VideoAddress | None:
     return VideoAddress(source_url, AddressCertainty.NAMED) if source_url and source_url.startswith("gs://") else None
 
 
-def _file_size_kb(video_file: LibraryFile | None, source: VideoSource | None) -> int | None:
-    if video_file is not None:
-        return video_file.file_size_kb
-    return size_in_kb(source.file_size) if source and source.file_size is not None else None
-
-
-def _find_file(path: Path | None, key: Callable[[str, Path], str], what: str, notes: ReportNotes) -> LibraryFile | None:
+def _find_file(
+    path: Path | None, folder_key: Callable[[str], str], kind: str, reporter: FileReporter
+) -> LibraryFile | None:
+    """Return a thumbnail or an audio file, or None where there is none, it is empty or cannot be read."""
     if path is None:
         return None
     try:
         size = path.stat().st_size
     except OSError as error:
-        notes.about(_file_name(path)).add(EntryKind.REFUSED, _probe_failure(error))
+        reporter.for_file(path).add_entry(EntryKind.REFUSED, _explain_unreadable_file(error))
         return None
     if size == 0:
-        notes.about(_file_name(path)).add(EntryKind.REFUSED, f"the {what} is empty")
+        reporter.for_file(path).add_entry(EntryKind.REFUSED, f"the {kind} is empty")
         return None
-    return LibraryFile(path, key(to_nfc(path.stem), path), size)
+    return LibraryFile(path, _file_key(folder_key, path), size)
 
 
 def _find_clips(
-    identifier: str, moments: Iterable[LegacyMoment], library: Library, notes: ReportNotes
+    video_identifier: str, moments: Iterable[LegacyMoment], library: LibraryContents, reporter: FileReporter
 ) -> dict[str, LibraryFile]:
+    """Return the clip files of moments by the id that a moment has in the file."""
     clips = {}
     for legacy_id in {moment.legacy_id: None for moment in moments if moment.legacy_id}:
-        name = clip_name(identifier, legacy_id)
+        name = legacy_clip_name(video_identifier, legacy_id)
         if name not in library.clips:
             continue
-        path = library.root / "moment_clips" / library.clips[name]
-        clip = _probe_file(path, clip_key(identifier, legacy_id, name), notes)
+        # A clip keeps its file name where possible, because old links use it.
+        key_name = name if _PLAIN_CLIP_NAME.fullmatch(name) else f"{storable_name(legacy_id)}.mp4"
+        path = library.root / CLIP_FOLDER / library.clips[name]
+        clip = _probe_video(path, f"{clip_folder_key(video_identifier)}/{key_name}", reporter)
         if clip is not None and clip.media is not None:
             clips[legacy_id] = clip
     return clips
 
 
-def _note_lost_transcripts(
-    pasted: Iterable[PastedTranscript], transcript: LegacyTranscript | None, notes: ReportNotes
+def _report_lost_transcripts(
+    prompt_transcripts: Iterable[PromptTranscript], transcript: LegacyTranscript | None, reporter: FileReporter
 ) -> None:
-    """Note transcripts in prompts that differ from the stored one: they would be lost."""
+    """Report transcripts in prompts that differ from the stored one: they would be lost."""
     rows: dict[str, list[int]] = {}
-    are_stored: dict[str, bool] = {}
-    for each in pasted:
-        if each.lines not in are_stored:
-            are_stored[each.lines] = _is_transcript_stored(each, transcript)
+    lost: dict[str, bool] = {}
+    for each in prompt_transcripts:
+        if each.lines not in lost:
+            lost[each.lines] = not _is_transcript_stored(each, transcript)
         rows.setdefault(each.lines, []).append(each.row)
-    for lines, is_stored in are_stored.items():
-        if not is_stored:
+    for lines, is_lost in lost.items():
+        if is_lost:
             content = {"rows": rows[lines], "transcript": lines}
-            notes.add(EntryKind.DROPPED, "the transcript in the prompt is not the stored one", content)
+            reporter.add_entry(EntryKind.DROPPED, "the transcript in the prompt is not the stored one", content)
 
 
-def _is_transcript_stored(pasted: PastedTranscript, transcript: LegacyTranscript | None) -> bool:
+def _is_transcript_stored(prompt_transcript: PromptTranscript, transcript: LegacyTranscript | None) -> bool:
+    """Return whether the lines in a prompt are the segments or the words of the video's transcript."""
     if transcript is None:
         return False
+    window, offset = prompt_transcript.window or _EVERYTHING, prompt_transcript.offset
+    lines = prompt_transcript.lines
     try:
-        return pasted.lines == format_segments(transcript.segments) or pasted.lines == format_words(
-            transcript.words, pasted.window or _EVERYTHING, pasted.offset
-        )
+        return lines == format_segments(transcript.segments) or lines == format_words(transcript.words, window, offset)
     except (KeyError, TypeError, ValueError):  # words or segments without times
         return False
-
-
-def _file_name(path: Path | None) -> str | None:
-    return f"{path.parent.name}/{path.name}" if path else None

@@ -23,6 +23,8 @@ TABLES = (
     "thumbnails",
     "pipeline_history",
 )
+ROW_STATES = ("new", "changed", "unchanged")
+RowCounts = Counter[tuple[str, str]]  # by table and state
 
 
 class EntryKind(StrEnum):
@@ -38,9 +40,8 @@ class EntryKind(StrEnum):
     ORPHAN = "orphan"  # a file that belongs to nothing that is stored
     KEPT = "kept"  # rows of the database that the files do not account for
 
-    @property
-    def is_loss(self) -> bool:
-        return self in (EntryKind.FAILED, EntryKind.REFUSED)
+
+_LOSSES = (EntryKind.FAILED, EntryKind.REFUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,112 +56,66 @@ class ReportEntry:
     content: Any = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the values that are set as JSON; numbers that are not finite become text."""
+        """Return the values that are not None; numbers that are not finite become text."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: _to_storable_json(value) for name, value in values.items() if value is not None}
+        return {name: _replace_infinite_numbers(value) for name, value in values.items() if value is not None}
 
 
 @dataclass(slots=True)
-class ReportNotes:
-    """Collects the report entries about one file."""
+class FileReporter:
+    """Collects the report entries about one file of a video."""
 
     file: str | None
     video: str | None
     entries: list[ReportEntry] = field(default_factory=list)
 
-    def add(self, kind: EntryKind, reason: str, content: Any = None, row: int | None = None) -> None:
+    def add_entry(self, kind: EntryKind, reason: str, content: Any = None, row: int | None = None) -> None:
         self.entries.append(ReportEntry(kind, reason, self.file, self.video, row, content))
 
-    def about(self, file: str | None) -> Self:
-        """Return notes about another file of the same video."""
-        return type(self)(file, self.video, self.entries)
+    def for_file(self, file: Path | str | None) -> Self:
+        """Return a reporter for another file of the same video, with the same list of entries."""
+        name = f"{file.parent.name}/{file.name}" if isinstance(file, Path) else file
+        return type(self)(name, self.video, self.entries)
 
 
 @dataclass(slots=True)
-class TableCount:
-    """How many rows of a table are new, changed, and as they were."""
-
-    new: int = 0
-    changed: int = 0
-    unchanged: int = 0
-
-    def add(self, other: "TableCount") -> None:
-        self.new += other.new
-        self.changed += other.changed
-        self.unchanged += other.unchanged
-
-
-@dataclass(slots=True)
-class CopyCount:
-    """How many files, and bytes in them, were brought into storage and how many were there already."""
+class CopyCounts:
+    """How many files, and bytes in them, were copied into storage and how many were there already."""
 
     new_files: int = 0
     new_bytes: int = 0
     old_files: int = 0
     old_bytes: int = 0
 
-    def add(self, size: int, is_new: bool) -> None:
+    def add_file(self, size: int, is_new: bool) -> None:
         if is_new:
             self.new_files, self.new_bytes = self.new_files + 1, self.new_bytes + size
         else:
             self.old_files, self.old_bytes = self.old_files + 1, self.old_bytes + size
 
 
-def count_tables() -> dict[str, TableCount]:
-    return {table: TableCount() for table in TABLES}
-
-
-class EntryJournal:
-    """The entries, in a temporary file: a report may be larger than what an import should hold in memory."""
-
-    def __init__(self) -> None:
-        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the journal
-        self._end = 0
-        self._blocks: list[tuple[str, int, int]] = []  # video, and where its entries begin and end
-
-    def add(self, entries: Iterable[ReportEntry]) -> None:
-        """Add entries about one video, or about none."""
-        video, content = "", b""
-        for entry in entries:
-            video = entry.video or ""
-            content += _encode_entry(entry) + b"\n"
-        if content:
-            self._file.seek(self._end)
-            self._file.write(content)
-            self._blocks.append((video, self._end, self._end + len(content)))
-            self._end += len(content)
-
-    def lines(self) -> Iterator[bytes]:
-        """Yield each entry as JSON, ordered by video."""
-        for _, begin, end in sorted(self._blocks):
-            self._file.seek(begin)
-            yield from self._file.read(end - begin).splitlines()
-
-    def close(self) -> None:
-        self._file.close()
-
-
 class ImportReport:
-    """What was read and written. Give it back with `close`, or use it in a `with` block.
+    """Counts and entries of an import, to be closed: the entries, which may be many, are in a temporary file.
 
-    `in_place` counts the files that are served from where they lie, in `folders`; `note_problem` says why
-    those could not be registered. `elsewhere` counts the rows whose files are in a bucket or on another host.
+    `in_place` counts the files that are served from the library, in `folders`; `note_problem` says why those could not
+    be registered. `elsewhere` counts the rows whose files are in a bucket or on another host.
     """
 
     def __init__(self, directory: Path, dry_run: bool, copy: bool = False) -> None:
         self.directory = directory
         self.dry_run = dry_run
         self.copy = copy
-        self.copied = CopyCount()
+        self.copied = CopyCounts()
         self.in_place = 0
         self.elsewhere = 0
         self.folders: list[Path] = []
         self.note_problem: str | None = None
         self.seconds = 0.0
         self.videos = 0
-        self.tables = count_tables()
+        self.row_counts: RowCounts = Counter()
         self.counts: Counter[EntryKind] = Counter()
-        self._journal = EntryJournal()
+        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the report
+        self._blocks: list[tuple[str, int, int]] = []  # video, and where its entries begin and end in the file
 
     def __enter__(self) -> Self:
         return self
@@ -169,22 +124,23 @@ class ImportReport:
         self.close()
 
     def close(self) -> None:
-        self._journal.close()
+        self._file.close()
 
-    def add(self, entries: Iterable[ReportEntry]) -> None:
+    def add_entries(self, entries: Iterable[ReportEntry]) -> None:
         """Add entries about one video, or about none."""
-        entries = list(entries)
-        self.counts.update(entry.kind for entry in entries)
-        self._journal.add(entries)
-
-    def add_tables(self, tables: dict[str, TableCount]) -> None:
-        for table, count in tables.items():
-            self.tables[table].add(count)
+        video, content = "", b""
+        for entry in entries:
+            self.counts[entry.kind] += 1
+            video = entry.video or ""
+            content += _encode_entry(entry) + b"\n"
+        begin = self._file.seek(0, os.SEEK_END)
+        self._file.write(content)
+        self._blocks.append((video, begin, begin + len(content)))
 
     @property
     def rows(self) -> int:
         """Return how many rows the files account for, whether written or unchanged."""
-        return sum(count.new + count.changed + count.unchanged for count in self.tables.values())
+        return self.row_counts.total()
 
     @property
     def rows_per_second(self) -> float:
@@ -193,31 +149,27 @@ class ImportReport:
     @property
     def is_complete(self) -> bool:
         """Return whether everything in the files is in the tables."""
-        return not any(kind.is_loss for kind in self.counts)
+        return not any(self.counts[kind] for kind in _LOSSES)
 
-    def entries(self) -> Iterator[dict[str, Any]]:
-        return map(json.loads, self._journal.lines())
-
-    def to_json(self) -> dict[str, Any]:
-        return {**self._head(), "entries": list(self.entries())}
+    def read_entries(self) -> Iterator[dict[str, Any]]:
+        """Yield the entries as JSON objects, ordered by video."""
+        return map(json.loads, self._read_lines())
 
     def write(self, path: Path) -> None:
         """Write the report to a file atomically."""
         part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
             with part.open("wb") as file:
-                self._write_to(file)
+                file.write(_encode_json(self.summarize())[:-1] + b', "entries": [')
+                for number, line in enumerate(self._read_lines()):
+                    file.write((b",\n" if number else b"\n") + line)
+                file.write(b"\n]}\n")
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
 
-    def _write_to(self, file: IO[bytes]) -> None:
-        file.write(_encode_json(self._head())[:-1] + b', "entries": [')
-        for number, line in enumerate(self._journal.lines()):
-            file.write((b",\n" if number else b"\n") + line)
-        file.write(b"\n]}\n")
-
-    def _head(self) -> dict[str, Any]:
+    def summarize(self) -> dict[str, Any]:
+        """Return the report as JSON without its entries."""
         return {
             "directory": str(self.directory),
             "dry_run": self.dry_run,
@@ -226,10 +178,7 @@ class ImportReport:
             "videos": self.videos,
             "rows": self.rows,
             "rows_per_second": round(self.rows_per_second, 1),
-            "tables": {
-                table: {"new": count.new, "changed": count.changed, "unchanged": count.unchanged}
-                for table, count in self.tables.items()
-            },
+            "tables": {table: {state: self.row_counts[table, state] for state in ROW_STATES} for table in TABLES},
             "files": {
                 "copied": self.copied.new_files,
                 "copied_bytes": self.copied.new_bytes,
@@ -241,15 +190,20 @@ class ImportReport:
             "counts": {kind.value: self.counts[kind] for kind in EntryKind if self.counts[kind]},
         }
 
+    def _read_lines(self) -> Iterator[bytes]:
+        for _, begin, end in sorted(self._blocks):
+            self._file.seek(begin)
+            yield from self._file.read(end - begin).splitlines()
 
-def _to_storable_json(value: Any) -> Any:
+
+def _replace_infinite_numbers(value: Any) -> Any:
     match value:
         case float() if not math.isfinite(value):
             return str(value)
         case dict():
-            return {str(name): _to_storable_json(item) for name, item in value.items()}
+            return {str(name): _replace_infinite_numbers(item) for name, item in value.items()}
         case list() | tuple():
-            return [_to_storable_json(item) for item in value]
+            return [_replace_infinite_numbers(item) for item in value]
         case _:
             return value
 

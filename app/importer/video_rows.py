@@ -2,8 +2,9 @@
 
 import contextlib
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,18 +22,17 @@ from app.database.errors import (
     translate_database_error,
 )
 from app.importer.legacy_records import TRANSCRIPTION_SERVICE, LegacyRun, LegacyTranscript
-from app.importer.locations import FileCopier, FileLocations, LocationFinder, StoredUrls, read_stored_urls
+from app.importer.locations import FileLocations, LibraryFileCopier, StoredFileFinder, read_row_urls
 from app.importer.moment_rows import (
-    KnownConfigs,
+    ConfigCache,
     VideoTransaction,
     VideoWriteResult,
     find_changes,
     store_configs,
-    write_clips,
-    write_moments,
+    write_moments_and_clips,
 )
 from app.importer.prepared_videos import AddressCertainty, PreparedVideo
-from app.importer.report import EntryKind, ReportNotes
+from app.importer.report import EntryKind, FileReporter
 from app.models import PipelineRun, Transcript, Video
 from app.repositories import (
     GenerationConfigRepository,
@@ -54,16 +54,18 @@ _OTHER_STATES = {
     "55P03": "another transaction held its rows for too long",
     "57014": "PostgreSQL stopped one of its statements",
 }
+_MEDIA_COLUMNS = ("duration_seconds", "video_codec", "audio_codec", "resolution", "frame_rate")
+_RUN_COLUMNS = ("status", "completed_at", "duration_seconds", "error_stage", "error_message")
 
 
-def connection_failure(error: psycopg.Error) -> DatabaseUnavailable | None:
-    """Return the error to raise where PostgreSQL is unavailable, or None for an error about one video."""
+def to_database_unavailable(error: psycopg.Error) -> DatabaseUnavailable | None:
+    """Return the error to raise where no video can be written, or None for an error that concerns one video."""
     if _CONNECTION_STATES.fullmatch(error.sqlstate or ""):
         return DatabaseUnavailable(describe_database_failure(error, {}) or "The database is not available")
     return None
 
 
-def describe_failure(error: Exception) -> str:
+def explain_failed_video(error: Exception) -> str:
     """Return one sentence for why a video was not imported."""
     if not isinstance(error, psycopg.Error):
         return str(error) or type(error).__name__
@@ -80,28 +82,25 @@ def _describe_with_cause(sentence: str, error: psycopg.Error) -> str:
 
 
 async def write_video(
-    conn: Connection, prepared: PreparedVideo, locations: FileLocations, bucket: str | None, known: KnownConfigs
+    conn: Connection, prepared: PreparedVideo, locations: FileLocations, bucket: str | None, cache: ConfigCache
 ) -> VideoWriteResult:
     """Write all rows of a video inside the caller's transaction."""
-    written = VideoWriteResult()
-    transaction = await _write_video(conn, prepared, locations, written)
+    transaction = await _write_video_row(conn, prepared, locations)
     transcript_id = await _write_transcript(transaction)
-    configs = [moment.config for moment in prepared.moments if moment.config is not None]
-    if configs:
-        written.configs = await store_configs(
-            conn, configs, transcript_id, known, transaction.notes_about(prepared.moments_file)
-        )
-    moments = await write_moments(transaction)
-    await write_clips(transaction, moments, bucket)
+    if configs := [moment.config for moment in prepared.moments if moment.config is not None]:
+        reporter = transaction.reporter_for(prepared.files.moments)
+        transaction.written.configs = await store_configs(conn, configs, transcript_id, cache, reporter)
+    await write_moments_and_clips(transaction, bucket)
     await _write_thumbnail(transaction)
-    await _write_runs(transaction)
-    return written
+    run_identifiers: set[str] = set()
+    for run in prepared.runs:
+        run_identifiers.add(await _write_run(transaction, run, run_identifiers))
+    return transaction.written
 
 
-async def _write_video(
-    conn: Connection, prepared: PreparedVideo, locations: FileLocations, written: VideoWriteResult
-) -> VideoTransaction:
-    videos, values = VideoRepository(conn), _video_values(prepared)
+async def _write_video_row(conn: Connection, prepared: PreparedVideo, locations: FileLocations) -> VideoTransaction:
+    """Insert or update the row of a video, and return the transaction for its other rows."""
+    videos, values, written = VideoRepository(conn), _video_values(prepared), VideoWriteResult()
     url = locations.url_of(prepared.video_file) if prepared.video_file else prepared.address.url
     written.elsewhere += not url.startswith("file:") and prepared.video_file is None
     stored = await videos.lock_video(prepared.identifier)
@@ -125,6 +124,7 @@ async def _write_video(
 
 
 async def _store_early_end(conn: Connection, prepared: PreparedVideo, video: Video) -> None:
+    """Store that a video's file ends before its declared duration, where it does."""
     media = prepared.video_file.media if prepared.video_file else None
     if media is not None and media.ends_early:
         await PlayableCopyRepository(conn).store_early_end(video.id, video.cloud_url, media.declared_seconds)
@@ -134,11 +134,13 @@ def _report_unreplaced_file(
     prepared: PreparedVideo, locations: FileLocations, stored: Video, written: VideoWriteResult
 ) -> None:
     if prepared.video_file is not None and stored.cloud_url != locations.copy_urls[prepared.video_file.url]:
-        notes = ReportNotes(prepared.video_file.name, prepared.identifier, written.entries)
-        notes.add(EntryKind.KEPT, "the server has another file of this video, which stays", stored.cloud_url)
+        reporter = FileReporter(None, prepared.identifier, written.entries).for_file(prepared.video_file.path)
+        reason = "the server has another file of this video, which stays"
+        reporter.add_entry(EntryKind.KEPT, reason, stored.cloud_url)
 
 
 async def _write_transcript(transaction: VideoTransaction) -> int | None:
+    """Write the transcript of a video; return the id of its row, or None where the video has none."""
     transcripts, transcript = TranscriptRepository(transaction.conn), transaction.prepared.transcript
     stored = None if transaction.is_new else await transcripts.get_by_video(transaction.video.id)
     if transcript is None:
@@ -183,58 +185,48 @@ async def _write_thumbnail(transaction: VideoTransaction) -> None:
         await thumbnails.update(stored.id, **changes)
 
 
-async def _write_runs(transaction: VideoTransaction) -> None:
-    named: set[str] = set()
-    for run in transaction.prepared.runs:
-        named.add(await _write_run(transaction, run, named))
-
-
-async def _write_run(transaction: VideoTransaction, run: LegacyRun, named: set[str]) -> str:
+async def _write_run(transaction: VideoTransaction, run: LegacyRun, used_identifiers: set[str]) -> str:
+    """Insert or update the row of a pipeline run, and return its identifier."""
     runs = RunRepository(transaction.conn)
-    name, stored = await _choose_run_identifier(transaction, run, named)
-    values = _run_values(run)
+    identifier, stored = await _choose_run_identifier(transaction, run, used_identifiers)
+    values = {name: getattr(run, name) for name in _RUN_COLUMNS}
     changes = find_changes(stored, values) if stored else {}
     transaction.written.count_row("pipeline_history", stored, changes)
     if stored:
         await runs.update(stored.id, **changes)
     else:
+        video_id, started_at = transaction.video.id, run.started_at
         await runs.create(
-            identifier=name, video_id=transaction.video.id, pipeline_type="full", started_at=run.started_at, **values
+            identifier=identifier, video_id=video_id, pipeline_type="full", started_at=started_at, **values
         )
-    return name
+    return identifier
 
 
 async def _choose_run_identifier(
-    transaction: VideoTransaction, run: LegacyRun, named: set[str]
+    transaction: VideoTransaction, run: LegacyRun, used_identifiers: set[str]
 ) -> tuple[str, PipelineRun | None]:
-    """Return an unused identifier for the run, or the one of its own row, and that row."""
-    runs, video = RunRepository(transaction.conn), transaction.video
-    name, milliseconds = run.legacy_id, run.started_at_ms
+    """Return the identifier for a run, and the row of this video that has it already, if any."""
+    runs, video, identifier = RunRepository(transaction.conn), transaction.video, run.legacy_id
+    started_at_ms = round(run.started_at.replace(tzinfo=UTC).timestamp() * 1000)
     while True:
-        if name is not None and name not in named:
-            stored = await runs.get_by_identifier(name)
+        if identifier is not None and identifier not in used_identifiers:
+            stored = await runs.get_by_identifier(identifier)
             if stored is None or stored.video_id == video.id:
                 break
-        name, milliseconds = make_run_identifier(video.identifier, milliseconds), milliseconds + 1
-    if name != run.legacy_id:
+        identifier, started_at_ms = make_run_identifier(video.identifier, started_at_ms), started_at_ms + 1
+    if identifier != run.legacy_id:
         reason = "has no request_id" if run.legacy_id is None else "another run has its request_id"
-        change = {"from": run.legacy_id, "to": name}
-        transaction.notes_about(transaction.prepared.history_file).add(EntryKind.RENAMED, reason, change, row=run.row)
-    return name, stored
+        change = {"from": run.legacy_id, "to": identifier}
+        reporter = transaction.reporter_for(transaction.prepared.files.history)
+        reporter.add_entry(EntryKind.RENAMED, reason, change, run.row)
+    return identifier, stored
 
 
 def _video_values(prepared: PreparedVideo) -> dict[str, Any]:
     """Return the columns that the files know; others keep their values."""
     media = prepared.video_file.media if prepared.video_file else None
-    values = {
-        "source_url": prepared.source_url,
-        "file_size_kb": prepared.file_size_kb,
-        "duration_seconds": media.duration_seconds if media else None,
-        "video_codec": media.video_codec if media else None,
-        "audio_codec": media.audio_codec if media else None,
-        "resolution": media.resolution if media else None,
-        "frame_rate": media.frame_rate if media else None,
-    }
+    values = {name: getattr(media, name, None) for name in _MEDIA_COLUMNS}
+    values |= {"source_url": prepared.source_url, "file_size_kb": prepared.file_size_kb}
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -258,16 +250,6 @@ def _transcript_values(transcript: LegacyTranscript) -> dict[str, Any]:
     }
 
 
-def _run_values(run: LegacyRun) -> Mapping[str, Any]:
-    return {
-        "status": run.status,
-        "completed_at": run.completed_at,
-        "duration_seconds": run.duration_seconds,
-        "error_stage": run.error_stage,
-        "error_message": run.error_message,
-    }
-
-
 _T = TypeVar("_T")
 
 # Conflicts with other transactions pass with a retry; the last wait is long enough for a restart of PostgreSQL.
@@ -285,10 +267,7 @@ _WRITE_POLICY = RetryPolicy(
 
 
 class _CopyDeleted(Exception):
-    """The video was deleted while its files were copied."""
-
-    def __init__(self) -> None:
-        super().__init__("its files were deleted while they were copied")
+    """The copies of a video's files were deleted before its rows were written."""
 
 
 _COPY_POLICY = RetryPolicy(_CopyDeleted, wait_none(), stop_after_attempt(4))
@@ -299,15 +278,15 @@ class VideoWriterOptions:
     """Shared by the writers of an import: `dry_run` rolls every video back; without `copier` no file is copied."""
 
     settings: Settings
-    finder: LocationFinder
+    finder: StoredFileFinder
     dry_run: bool
     bucket: str | None
-    known: KnownConfigs
-    copier: FileCopier | None
+    configs: ConfigCache
+    copier: LibraryFileCopier | None
 
 
 class VideoWriter:
-    """One of the writers of an import, with a connection of its own until `aclose`."""
+    """Writes videos one after another, over a connection of its own until `aclose`."""
 
     def __init__(self, options: VideoWriterOptions) -> None:
         self._options = options
@@ -321,25 +300,21 @@ class VideoWriter:
     async def write_with_retries(self, prepared: PreparedVideo) -> VideoWriteResult:
         """Write a video; copy its files first where files are copied.
 
-        Raises `DatabaseUnavailable` where no other video can be written either, and what `FileCopier.copy` raises.
+        Raises `DatabaseUnavailable` where no other video can be written either, and what `copy_files` raises.
         """
-        stored = await self._call_with_retries(prepared, lambda conn: read_stored_urls(conn, prepared.identifier))
+        row_urls = await self._call_with_retries(prepared, lambda conn: read_row_urls(conn, prepared.identifier))
 
         async def copy_and_write() -> VideoWriteResult:
-            locations = await self._locate_files(prepared, stored)
-            return await self._call_with_retries(
-                prepared, partial(self._write_once, prepared=prepared, locations=locations)
-            )
+            if self._options.copier is None:
+                locations = await self._options.finder.locate_files(prepared, row_urls, is_copying=False)
+            else:
+                locations = await self._options.copier.copy_files(prepared, row_urls)
+            return await self._call_with_retries(prepared, partial(self._write_once, prepared, locations))
 
         return await call_with_retries(copy_and_write, _COPY_POLICY)
 
-    async def _locate_files(self, prepared: PreparedVideo, stored: StoredUrls) -> FileLocations:
-        if self._options.copier is None:
-            return await self._options.finder.find_locations(prepared, stored, is_copying=False)
-        return await self._options.copier.copy_files(prepared, stored)
-
     async def _write_once(
-        self, conn: Connection, prepared: PreparedVideo, locations: FileLocations
+        self, prepared: PreparedVideo, locations: FileLocations, conn: Connection
     ) -> VideoWriteResult:
         options = self._options
         async with conn.transaction(force_rollback=options.dry_run):
@@ -349,32 +324,35 @@ class VideoWriter:
                 # The lock of deletions, which delete files that no row names.
                 await VideoRepository(conn).lock_video_identifier(prepared.identifier)
                 if not await options.copier.has_all_copies(locations):
-                    raise _CopyDeleted
-            written = await write_video(conn, prepared, locations, options.bucket, options.known)
-        written.in_place = locations.count_in_place(prepared)
-        options.known.cache_configs(written.configs, is_stored=not options.dry_run)
+                    raise _CopyDeleted("its files were deleted while they were copied")
+            written = await write_video(conn, prepared, locations, options.bucket, options.configs)
+        written.in_place = locations.count_files_in_library(prepared)
+        options.configs.add_configs(written.configs, is_stored=not options.dry_run)
         return written
 
     async def _call_with_retries(self, prepared: PreparedVideo, action: Callable[[Connection], Awaitable[_T]]) -> _T:
+        """Call the action; again where retrying may help, and once without a transcript that is too long."""
         call = partial(self._call_on_connection, action)
         try:
-            return await call_with_retries(call, _WRITE_POLICY, before_wait=self._clear_configs)
+            return await call_with_retries(call, _WRITE_POLICY, before_wait=self._clear_config_ids)
         except psycopg.errors.ProgramLimitExceeded as error:
-            _leave_out_transcript(prepared, error)
+            _remove_transcript(prepared, error)
         return await self._call_with_retries(prepared, action)
 
-    def _clear_configs(self, failed: FailedCall) -> None:
+    def _clear_config_ids(self, failed: FailedCall) -> None:
+        """Forget the cached ids of configs where one of them may have been deleted."""
         if isinstance(failed.error, psycopg.errors.ForeignKeyViolation):
-            self._options.known.clear_configs()
+            self._options.configs.clear_config_ids()
 
     async def _call_on_connection(self, action: Callable[[Connection], Awaitable[_T]]) -> _T:
+        """Call the action with this writer's connection; close it where the error means that it is lost."""
         conn = await self._open_connection()
         try:
             return await action(conn)
         except psycopg.Error as error:
             if is_session_lost(error):
                 await self.aclose()
-            if gone := connection_failure(error):
+            if gone := to_database_unavailable(error):
                 raise gone from error
             raise
 
@@ -390,10 +368,10 @@ class VideoWriter:
         return self._conn
 
 
-def _leave_out_transcript(prepared: PreparedVideo, error: psycopg.Error) -> None:
-    """Drop a transcript with too many words for PostgreSQL's text search, and import the rest."""
+def _remove_transcript(prepared: PreparedVideo, error: psycopg.Error) -> None:
+    """Remove a transcript with too many words for PostgreSQL's text search; raise the error where there is none."""
     if prepared.transcript is None:
         raise error
-    reason = f"the transcript is too long: {error.diag.message_primary}"
-    prepared.notes.about(prepared.transcript_file).add(EntryKind.REFUSED, reason, prepared.transcript.to_json())
+    reason, content = f"the transcript is too long: {error.diag.message_primary}", prepared.transcript.to_json()
+    prepared.reporter.for_file(prepared.files.transcript).add_entry(EntryKind.REFUSED, reason, content)
     prepared.transcript = None

@@ -15,7 +15,7 @@ from app.cli.command_line import main
 from app.cli.library_import import ImportProgressBars, ImportProgressLog, execute_import
 from app.core.config import Settings
 from app.importer.importing import ImportOptions
-from app.importer.report import ImportReport, TableCount
+from app.importer.report import ImportReport
 from tests.importer.legacy import LegacyLibrary, make_row
 
 
@@ -177,7 +177,7 @@ def test_a_report_into_a_folder_that_is_not_there_ends_with_2(
 @pytest.fixture
 def report(tmp_path: Path) -> Iterator[ImportReport]:
     with ImportReport(tmp_path, dry_run=False) as report:
-        report.add_tables({"moments": TableCount(new=1200)})
+        report.row_counts["moments", "new"] = 1200
         yield report
 
 

@@ -1,6 +1,5 @@
 """Running an import on a database of the test's own, and looking at what it left there."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from tests.importer.legacy import LegacyLibrary
 class Silence:
     """Progress that nobody watches."""
 
-    def start_progress(self, videos: int, size: int) -> None:
+    def start_progress(self, video_count: int, total_bytes: int) -> None:
         pass
 
     def update_progress(self, report: ImportReport) -> None:
@@ -44,7 +43,7 @@ class Importer:
         how = ImportOptions(**options)
         report = await import_library(self.settings, self.storage, legacy.root, how, Silence())
         with report:
-            return await asyncio.to_thread(report.to_json)
+            return report.summarize() | {"entries": list(report.read_entries())}
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

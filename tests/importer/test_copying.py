@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from app.importer import importing, locations
-from app.importer.legacy_files import LegacyVideoFiles, Library
-from app.importer.legacy_records import VideoSource
+from app.importer.legacy_files import LegacyVideoFiles, LibraryContents
+from app.importer.legacy_records import RegisteredSource
 from app.importer.prepared_videos import PreparedVideo, prepare_video
 from app.repositories import ClipRepository, ThumbnailRepository, VideoRepository
 from app.storage import audio_folder_key, clip_folder_key, thumbnail_folder_key, video_folder_key
@@ -231,7 +231,7 @@ async def test_ten_imports_that_copy_at_once_leave_one_copy(importer: Importer, 
 def vanish(monkeypatch: pytest.MonkeyPatch, *paths: Path, turn_into: Any = None) -> None:
     """Remove files when they have been looked at and are not copied yet, and leave what `turn_into` makes instead."""
 
-    def prepare(files: LegacyVideoFiles, library: Library, source: VideoSource | None) -> PreparedVideo:
+    def prepare(files: LegacyVideoFiles, library: LibraryContents, source: RegisteredSource | None) -> PreparedVideo:
         prepared = prepare_video(files, library, source)
         for path in paths if files.identifier == "talk" else ():
             path.unlink()
@@ -294,17 +294,17 @@ async def test_copies_that_are_deleted_before_their_rows_are_written_are_made_ag
     importer: Importer, legacy: LegacyLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill_with_media(legacy)
-    copy = locations.FileCopier.copy_files
+    copy = locations.LibraryFileCopier.copy_files
     deleted: list[str] = []
 
-    async def copy_and_delete(self: locations.FileCopier, *rest: Any) -> Any:
+    async def copy_and_delete(self: locations.LibraryFileCopier, *rest: Any) -> Any:
         places = await copy(self, *rest)
         if not deleted:
             deleted.extend(sorted(places.new_copies))
             await importer.storage.delete(deleted[0])
         return places
 
-    monkeypatch.setattr(locations.FileCopier, "copy_files", copy_and_delete)
+    monkeypatch.setattr(locations.LibraryFileCopier, "copy_files", copy_and_delete)
     assert (await importer.run(legacy, copy=True))["complete"] is True
     folders = ("audio", "clips", "thumbnails", "videos")
     assert [file.url for folder in folders for file in await importer.storage.list_files(folder)] == deleted
@@ -332,7 +332,7 @@ async def test_copies_that_somebody_deletes_again_and_again_fail_their_video(
     async def is_gone(*_: object) -> bool:
         return False
 
-    monkeypatch.setattr(locations.FileCopier, "has_all_copies", is_gone)
+    monkeypatch.setattr(locations.LibraryFileCopier, "has_all_copies", is_gone)
     report = await importer.run(legacy, copy=True)
     assert [entry["reason"] for entry in entries(report, "failed")] == ["its files were deleted while they were copied"]
     assert await importer.rows("videos") == []

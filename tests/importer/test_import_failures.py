@@ -133,7 +133,7 @@ async def test_a_database_that_lets_nobody_in_fails_every_video_and_says_why(
         )
 
     for module in (importing, video_rows):
-        monkeypatch.setattr(module, "connect", let_one_in)
+        monkeypatch.setattr(module, "open_async_connection", let_one_in)
     report = await importer.run(legacy)
     assert [entry["video"] for entry in entries(report, "failed")] == names
     assert all("Connection refused" in entry["reason"] for entry in entries(report, "failed"))

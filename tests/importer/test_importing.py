@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.importer import importing, prepared_videos
-from app.importer.legacy_files import LegacyVideoFiles, Library
+from app.importer.legacy_files import LegacyVideoFiles, LibraryContents
 from app.importer.report import EntryKind
 from app.repositories import MomentRepository, PromptRepository, VideoRepository
 from app.repositories.media import PlayableCopyRepository
@@ -155,8 +155,8 @@ async def test_a_file_that_nobody_foresaw_loses_only_itself(
 
 def test_a_picture_that_is_gone_by_now_loses_only_itself(legacy: LegacyLibrary) -> None:
     files = LegacyVideoFiles("talk", thumbnail=legacy.root / "thumbnails" / "talk.jpg")
-    prepared = prepared_videos.prepare_video(files, Library(legacy.root, [files], {}), None)
-    refused = [entry for entry in prepared.notes.entries if entry.kind is EntryKind.REFUSED]
+    prepared = prepared_videos.prepare_video(files, LibraryContents(legacy.root, [files], {}), None)
+    refused = [entry for entry in prepared.reporter.entries if entry.kind is EntryKind.REFUSED]
     assert [(entry.file, entry.reason) for entry in refused] == [
         ("thumbnails/talk.jpg", "it cannot be read: No such file or directory")
     ]

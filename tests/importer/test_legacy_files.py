@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from app.importer.legacy_files import Library, NotALibrary, find_library_root, scan_library
-from app.importer.report import EntryKind, ReportNotes
+from app.importer.legacy_files import LibraryContents, NotALibrary, find_library_root, scan_library
+from app.importer.report import EntryKind, FileReporter
 from tests.importer.legacy import LegacyLibrary
 
 
-def scan(legacy: LegacyLibrary, *registered: str) -> tuple[Library, dict[str | None, tuple[EntryKind, str]]]:
+def scan(legacy: LegacyLibrary, *registered: str) -> tuple[LibraryContents, dict[str | None, tuple[EntryKind, str]]]:
     """Return the library, and kind and reason of what was noted, by file."""
-    notes = ReportNotes(None, None)
-    library = scan_library(legacy.root, set(registered), notes)
-    return library, {entry.file: (entry.kind, entry.reason) for entry in notes.entries}
+    reporter = FileReporter(None, None)
+    library = scan_library(legacy.root, set(registered), reporter)
+    return library, {entry.file: (entry.kind, entry.reason) for entry in reporter.entries}
 
 
-def names(library: Library) -> list[str]:
+def names(library: LibraryContents) -> list[str]:
     return [files.identifier for files in library.videos]
 
 
@@ -101,7 +101,7 @@ def test_the_sound_of_nothing_is_an_orphan(legacy: LegacyLibrary) -> None:
 def test_by_products_are_passed_over_in_silence(legacy: LegacyLibrary) -> None:
     for path in ("moments/a.lock", "moments/a.tmp", "moments/a.json.bak", "videos/.DS_Store", "url_registry.lock"):
         legacy.add(path, "x")
-    assert scan(legacy) == (Library(legacy.root, [], {}), {})
+    assert scan(legacy) == (LibraryContents(legacy.root, [], {}), {})
 
 
 def test_everything_else_is_noted(legacy: LegacyLibrary) -> None:
@@ -148,10 +148,10 @@ def test_a_folder_may_be_a_link_to_a_larger_disk(legacy: LegacyLibrary, tmp_path
 def test_a_name_that_cannot_be_an_id_is_refused_with_the_name(legacy: LegacyLibrary) -> None:
     legacy.add("moments/good.json", "[]")
     (legacy.root / "moments" / os.fsdecode(b"caf\xe9.json")).write_text("[]")
-    notes = ReportNotes(None, None)
-    library = scan_library(legacy.root, set(), notes)
+    reporter = FileReporter(None, None)
+    library = scan_library(legacy.root, set(), reporter)
     assert names(library) == ["good"]
-    assert [(entry.kind, entry.content) for entry in notes.entries] == [(EntryKind.REFUSED, os.fsdecode(b"caf\xe9"))]
+    assert [(entry.kind, entry.content) for entry in reporter.entries] == [(EntryKind.REFUSED, os.fsdecode(b"caf\xe9"))]
 
 
 def test_clip_files_are_listed(legacy: LegacyLibrary) -> None:

@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 from app.importer.moments import (
     IdentifiedMoment,
     LegacyClipWindow,
-    StoredTimes,
+    MomentTimes,
     assign_moment_identifiers,
-    clip_window,
-    merge_duplicates,
-    read_word_times,
-    remote_clip_url,
+    choose_clip_window,
+    find_remote_clip_url,
+    list_word_times,
+    merge_duplicate_moments,
+    moment_times,
 )
 from app.importer.moments_file import LegacyMoment
-from app.importer.report import EntryKind, ReportNotes
+from app.importer.report import EntryKind, FileReporter
 
 _ID, _OTHER = "7621a017eec7482f", "b879a096f2f643a6"
 
@@ -31,12 +32,14 @@ def make_moments(*rows: dict[str, Any]) -> list[LegacyMoment]:
 
 def place(
     moments: Sequence[LegacyMoment],
-    stored: dict[str, StoredTimes] | None = None,
-    taken: Sequence[str] = (),
+    stored: dict[str, MomentTimes] | None = None,
+    ids_of_other_videos: Sequence[str] = (),
     video: str = "talk",
-) -> tuple[list[IdentifiedMoment], ReportNotes]:
-    notes = ReportNotes("moments/talk.json", video)
-    return assign_moment_identifiers(merge_duplicates(moments, notes), video, stored or {}, taken, notes), notes
+) -> tuple[list[IdentifiedMoment], FileReporter]:
+    reporter = FileReporter("moments/talk.json", video)
+    return assign_moment_identifiers(
+        merge_duplicate_moments(moments, reporter), video, stored or {}, ids_of_other_videos, reporter
+    ), reporter
 
 
 def identifiers(placed: Sequence[IdentifiedMoment]) -> list[str]:
@@ -47,30 +50,29 @@ def parents(placed: Sequence[IdentifiedMoment]) -> list[int | None]:
     return [each.parent for each in placed]
 
 
-def store(placed: Sequence[IdentifiedMoment]) -> dict[str, StoredTimes]:
-    return {
-        each.identifier: StoredTimes(each.moment.start_time, each.moment.end_time, each.moment.is_refined)
-        for each in placed
-    }
+def store(placed: Sequence[IdentifiedMoment]) -> dict[str, MomentTimes]:
+    return {each.identifier: moment_times(each.moment) for each in placed}
 
 
 def test_a_free_legacy_id_is_kept() -> None:
-    placed, notes = place(make_moments({"legacy_id": _ID}))
+    placed, reporter = place(make_moments({"legacy_id": _ID}))
     assert identifiers(placed) == [_ID]
-    assert notes.entries == []
+    assert reporter.entries == []
 
 
 def test_a_row_without_an_id_gets_one_and_the_report_says_so() -> None:
-    placed, notes = place(make_moments({"legacy_id": None}))
+    placed, reporter = place(make_moments({"legacy_id": None}))
     assert len(placed[0].identifier) == 16
-    assert [(entry.kind, entry.reason, entry.row) for entry in notes.entries] == [(EntryKind.RENAMED, "has no id", 1)]
-    assert notes.entries[0].content == {"from": None, "to": placed[0].identifier}
+    assert [(entry.kind, entry.reason, entry.row) for entry in reporter.entries] == [
+        (EntryKind.RENAMED, "has no id", 1)
+    ]
+    assert reporter.entries[0].content == {"from": None, "to": placed[0].identifier}
 
 
 def test_an_id_of_another_video_is_not_used_again() -> None:
-    placed, notes = place(make_moments({"legacy_id": _ID}), taken=[_ID])
+    placed, reporter = place(make_moments({"legacy_id": _ID}), ids_of_other_videos=[_ID])
     assert placed[0].identifier != _ID
-    assert notes.entries[0].reason == "a moment of another video has its id"
+    assert reporter.entries[0].reason == "a moment of another video has its id"
 
 
 def test_the_same_rows_in_two_videos_get_different_ids() -> None:
@@ -84,12 +86,12 @@ def test_an_id_that_does_not_fit_the_column_is_replaced() -> None:
 
 
 def test_the_original_keeps_an_id_that_a_refined_row_has_too() -> None:
-    placed, notes = place(
+    placed, reporter = place(
         make_moments({"legacy_id": _ID, "is_refined": True, "legacy_parent": _ID}, {"legacy_id": _ID})
     )
     assert identifiers(placed)[1] == _ID
     assert parents(placed) == [1, None]
-    assert [entry.reason for entry in notes.entries] == ["another row of the file has its id"]
+    assert [entry.reason for entry in reporter.entries] == ["another row of the file has its id"]
 
 
 def test_the_first_of_several_refined_rows_keeps_their_id() -> None:
@@ -107,9 +109,9 @@ def test_times_that_differ_by_float_noise_are_two_rows_with_their_own_times() ->
 
 def test_a_plain_duplicate_is_one_row_and_the_report_says_so() -> None:
     row = {"legacy_id": _ID, "is_refined": True, "legacy_parent": _OTHER}
-    placed, notes = place(make_moments({"legacy_id": _OTHER}, row, row))
+    placed, reporter = place(make_moments({"legacy_id": _OTHER}, row, row))
     assert len(placed) == 2
-    (merged,) = (entry for entry in notes.entries if entry.kind is EntryKind.MERGED)
+    (merged,) = (entry for entry in reporter.entries if entry.kind is EntryKind.MERGED)
     assert (merged.reason, merged.row) == ("says the same as row 2", 3)
 
 
@@ -160,15 +162,15 @@ def test_a_parent_id_of_several_rows_means_the_original() -> None:
 
 
 def test_a_row_that_names_itself_and_nobody_else_has_no_parent() -> None:
-    placed, notes = place(make_moments({"legacy_id": _ID, "is_refined": True, "legacy_parent": _ID}))
+    placed, reporter = place(make_moments({"legacy_id": _ID, "is_refined": True, "legacy_parent": _ID}))
     assert parents(placed) == [None]
-    assert [(entry.kind, entry.content) for entry in notes.entries] == [(EntryKind.CHANGED, {"parent_id": _ID})]
+    assert [(entry.kind, entry.content) for entry in reporter.entries] == [(EntryKind.CHANGED, {"parent_id": _ID})]
 
 
 def test_a_parent_that_is_not_there_is_reported() -> None:
-    placed, notes = place(make_moments({"legacy_id": _ID, "legacy_parent": "gone"}))
+    placed, reporter = place(make_moments({"legacy_id": _ID, "legacy_parent": "gone"}))
     assert parents(placed) == [None]
-    assert notes.entries[0].reason == "no row has its parent_id"
+    assert reporter.entries[0].reason == "no row has its parent_id"
 
 
 def test_appending_rows_changes_no_id() -> None:
@@ -185,7 +187,7 @@ def test_appending_rows_changes_no_id() -> None:
 
 def test_a_row_that_was_renamed_keeps_its_new_id_when_the_old_one_is_free_again() -> None:
     moments = make_moments({"legacy_id": _ID})
-    before, _ = place(moments, taken=[_ID])
+    before, _ = place(moments, ids_of_other_videos=[_ID])
     after, _ = place(moments, store(before))
     assert identifiers(after) == identifiers(before)
 
@@ -223,17 +225,17 @@ def files(draw: st.DrawFn) -> list[LegacyMoment]:
 
 
 @given(files(), st.sets(st.sampled_from("ab")))
-def test_every_row_is_stored_or_merged_once(moments: list[LegacyMoment], taken: set[str]) -> None:
-    placed, notes = place(moments, taken=sorted(taken))
-    merged = [entry.row or 0 for entry in notes.entries if entry.kind is EntryKind.MERGED]
+def test_every_row_is_stored_or_merged_once(moments: list[LegacyMoment], ids_of_other_videos: set[str]) -> None:
+    placed, reporter = place(moments, ids_of_other_videos=sorted(ids_of_other_videos))
+    merged = [entry.row or 0 for entry in reporter.entries if entry.kind is EntryKind.MERGED]
     assert sorted([*merged, *(each.moment.row for each in placed)]) == [moment.row for moment in moments]
 
 
 @given(files(), st.sets(st.sampled_from("ab")))
-def test_ids_are_unique_and_nobody_elses(moments: list[LegacyMoment], taken: set[str]) -> None:
-    placed, _ = place(moments, taken=sorted(taken))
+def test_ids_are_unique_and_nobody_elses(moments: list[LegacyMoment], ids_of_other_videos: set[str]) -> None:
+    placed, _ = place(moments, ids_of_other_videos=sorted(ids_of_other_videos))
     assert len(set(identifiers(placed))) == len(placed)
-    assert not taken & set(identifiers(placed))
+    assert not ids_of_other_videos & set(identifiers(placed))
     assert all(len(identifier) <= 20 for identifier in identifiers(placed))
 
 
@@ -256,9 +258,9 @@ def test_a_parent_has_the_id_that_its_child_names(moments: list[LegacyMoment]) -
 
 
 @given(files(), st.sets(st.sampled_from("ab")))
-def test_placing_again_changes_nothing(moments: list[LegacyMoment], taken: set[str]) -> None:
-    before, _ = place(moments, taken=sorted(taken))
-    assert place(moments, store(before), sorted(taken))[0] == before
+def test_placing_again_changes_nothing(moments: list[LegacyMoment], ids_of_other_videos: set[str]) -> None:
+    before, _ = place(moments, ids_of_other_videos=sorted(ids_of_other_videos))
+    assert place(moments, store(before), sorted(ids_of_other_videos))[0] == before
     assert identifiers(place(moments, store(before))[0]) == identifiers(before)
 
 
@@ -287,58 +289,60 @@ def make_moment(start: float = 100.0, end: float = 160.0, **values: Any) -> Lega
 )
 @pytest.mark.parametrize("path", [_PATH, None])
 def test_the_bucket_is_in_the_signed_url(url: str, path: str | None) -> None:
-    assert remote_clip_url(make_moment(clip_path=path, clip_url=url), None) == f"gs://films/{_PATH}"
+    assert find_remote_clip_url(make_moment(clip_path=path, clip_url=url), None) == f"gs://films/{_PATH}"
 
 
 def test_a_bucket_that_is_given_comes_before_the_one_in_the_url() -> None:
     moment = make_moment(clip_path=_PATH, clip_url="https://storage.googleapis.com/films/x.mp4")
-    assert remote_clip_url(moment, "other") == f"gs://other/{_PATH}"
+    assert find_remote_clip_url(moment, "other") == f"gs://other/{_PATH}"
 
 
 def test_a_url_of_another_host_is_taken_without_its_query() -> None:
     moment = make_moment(clip_path=_PATH, clip_url="https://cdn.example/clips/a.mp4?token=x")
-    assert remote_clip_url(moment, None) == "https://cdn.example/clips/a.mp4"
+    assert find_remote_clip_url(moment, None) == "https://cdn.example/clips/a.mp4"
 
 
 @pytest.mark.parametrize("values", [{}, {"clip_path": _PATH}, {"clip_path": "a\0b", "clip_url": "gs://films/x"}])
 def test_a_clip_without_a_bucket_has_no_address(values: dict[str, Any]) -> None:
-    assert remote_clip_url(make_moment(**values), None) is None
+    assert find_remote_clip_url(make_moment(**values), None) is None
 
 
 def test_a_url_that_is_none_is_no_harm() -> None:
-    assert remote_clip_url(make_moment(clip_url="https://[broken"), None) == "https://[broken"
+    assert find_remote_clip_url(make_moment(clip_url="https://[broken"), None) == "https://[broken"
 
 
 def test_the_window_of_a_refinement_is_the_clips() -> None:
-    assert clip_window(make_moment(), [(69.9, 190.2), (1.0, 2.0)], [], None) == LegacyClipWindow(69.9, 190.2, True)
+    assert choose_clip_window(make_moment(), [(69.9, 190.2), (1.0, 2.0)], [], None) == LegacyClipWindow(
+        69.9, 190.2, True
+    )
 
 
 def test_a_window_ends_with_the_video() -> None:
-    assert clip_window(make_moment(), [(69.9, 190.2)], [], 180.0) == LegacyClipWindow(69.9, 180.0, True)
-    assert clip_window(make_moment(), [], [], 180.0) == LegacyClipWindow(70.0, 180.0)
+    assert choose_clip_window(make_moment(), [(69.9, 190.2)], [], 180.0) == LegacyClipWindow(69.9, 180.0, True)
+    assert choose_clip_window(make_moment(), [], [], 180.0) == LegacyClipWindow(70.0, 180.0)
 
 
 def test_without_words_there_are_thirty_seconds_on_both_sides() -> None:
-    assert clip_window(make_moment(), [], [], None) == LegacyClipWindow(70.0, 190.0)
-    assert clip_window(make_moment(10.0, 20.0), [], [], None) == LegacyClipWindow(0.0, 50.0)
+    assert choose_clip_window(make_moment(), [], [], None) == LegacyClipWindow(70.0, 190.0)
+    assert choose_clip_window(make_moment(10.0, 20.0), [], [], None) == LegacyClipWindow(0.0, 50.0)
 
 
 def test_words_draw_the_window_to_their_borders() -> None:
     words = [(68.0, 69.0), (70.4, 71.0), (150.0, 189.5), (189.6, 191.5), (200.0, 201.0)]
-    assert clip_window(make_moment(), [], words, None) == LegacyClipWindow(70.4, 191.5)
+    assert choose_clip_window(make_moment(), [], words, None) == LegacyClipWindow(70.4, 191.5)
 
 
 def test_where_no_word_is_far_enough_the_first_and_the_last_count() -> None:
-    assert clip_window(make_moment(), [], [(80.0, 81.0), (170.0, 171.0)], None) == LegacyClipWindow(80.0, 171.0)
-    assert clip_window(make_moment(), [], [(50.0, 51.0)], None) == LegacyClipWindow(50.0, 51.0)
+    assert choose_clip_window(make_moment(), [], [(80.0, 81.0), (170.0, 171.0)], None) == LegacyClipWindow(80.0, 171.0)
+    assert choose_clip_window(make_moment(), [], [(50.0, 51.0)], None) == LegacyClipWindow(50.0, 51.0)
 
 
 def test_a_window_that_would_be_inverted_is_plain() -> None:
-    assert clip_window(make_moment(), [], [(5.0, 6.0), (200.0, 10.0)], None) == LegacyClipWindow(70.0, 190.0)
+    assert choose_clip_window(make_moment(), [], [(5.0, 6.0), (200.0, 10.0)], None) == LegacyClipWindow(70.0, 190.0)
 
 
 def test_words_without_times_are_passed_over() -> None:
-    assert read_word_times([{"word": "a"}, {"start": 1, "end": None}, {"start": 1, "end": 2.5}]) == [(1.0, 2.5)]
+    assert list_word_times([{"word": "a"}, {"start": 1, "end": None}, {"start": 1, "end": 2.5}]) == [(1.0, 2.5)]
 
 
 _SECONDS = st.floats(-1e6, 1e6, allow_nan=False)
@@ -352,5 +356,5 @@ _SECONDS = st.floats(-1e6, 1e6, allow_nan=False)
 def test_a_window_always_ends_after_it_starts(
     times: tuple[float, float], words: list[tuple[float, float]], duration: float | None
 ) -> None:
-    window = clip_window(make_moment(*times), [], words, duration)
+    window = choose_clip_window(make_moment(*times), [], words, duration)
     assert window.start < window.end

@@ -10,9 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.ai.prompts import format_segments, format_words, render_template
-from app.importer.legacy_files import UnreadableFile, read_json
-from app.importer.moments_file import LegacyMoment, MomentsFile, PromptTemplate, make_template, parse_moments
-from app.importer.report import EntryKind, ReportEntry, ReportNotes
+from app.importer.legacy_files import UnreadableFile, read_json_file
+from app.importer.moments_file import (
+    LegacyMoment,
+    ParsedMoments,
+    PromptTemplate,
+    extract_prompt_template,
+    parse_moments,
+)
+from app.importer.report import EntryKind, FileReporter, ReportEntry
 from tests.importer.legacy import (
     SEGMENTS,
     WORDS,
@@ -29,14 +35,14 @@ _ROW = make_row()
 
 
 def test_the_transcript_is_not_in_the_template() -> None:
-    template = make_template(generation_prompt(_USER), _USER)
+    template = extract_prompt_template(generation_prompt(_USER), _USER)
     assert "Transcript segments:\n{transcript}\n\nTHE ANSWER:" in template.text
     assert template.values["transcript"] == format_segments(SEGMENTS)
     assert not any(segment["text"] in template.text for segment in SEGMENTS)
 
 
 def test_the_words_of_a_refinement_are_not_in_the_template() -> None:
-    template = make_template(refinement_prompt(_USER, _ROW), _USER)
+    template = extract_prompt_template(refinement_prompt(_USER, _ROW), _USER)
     assert "Word-level transcript:\n{transcript}\n\nTHE ANSWER:" in template.text
     assert template.values["transcript"] == format_words(WORDS, (0.0, 6.9), 0.0)
 
@@ -44,19 +50,19 @@ def test_the_words_of_a_refinement_are_not_in_the_template() -> None:
 def test_the_example_above_the_transcript_stays() -> None:
     assert (
         "Example:\n[1.00] This is how it looks\n[2.50] and so it goes on\n"
-        in make_template(generation_prompt(_USER, SEGMENTS[:1]), _USER).text
+        in extract_prompt_template(generation_prompt(_USER, SEGMENTS[:1]), _USER).text
     )
 
 
 @pytest.mark.parametrize("prompt", [generation_prompt(_USER), refinement_prompt(_USER, _ROW)])
 def test_a_template_rendered_with_its_values_is_the_prompt_again(prompt: str) -> None:
-    template = make_template(prompt, _USER)
+    template = extract_prompt_template(prompt, _USER)
     assert render_template(template.text, template.values) == prompt
 
 
 def test_values_of_the_call_get_names() -> None:
-    generation = dict(make_template(generation_prompt(_USER), _USER).values)
-    refinement = dict(make_template(refinement_prompt(_USER, _ROW), _USER).values)
+    generation = dict(extract_prompt_template(generation_prompt(_USER), _USER).values)
+    refinement = dict(extract_prompt_template(refinement_prompt(_USER, _ROW), _USER).values)
     del generation["transcript"], refinement["transcript"]
     assert generation == {
         "user_prompt": _USER,
@@ -78,39 +84,39 @@ def test_values_of_the_call_get_names() -> None:
 def test_calls_of_one_kind_share_their_template() -> None:
     other = make_row(1.0, 2.0, title="An answer")
     first, second = refinement_prompt(_USER, _ROW), refinement_prompt("Another task.", other, WORDS[:5])
-    assert make_template(first, _USER).text == make_template(second, "Another task.").text
+    assert extract_prompt_template(first, _USER).text == extract_prompt_template(second, "Another task.").text
 
 
 def test_the_word_none_of_a_missing_user_prompt_stays_as_it_was_sent() -> None:
-    template = make_template(refinement_prompt(None, _ROW), "")
+    template = extract_prompt_template(refinement_prompt(None, _ROW), "")
     assert "\n\nNone\n\n" in template.text
     assert "user_prompt" not in template.values
 
 
 def test_a_user_prompt_is_found_as_a_paragraph_and_not_inside_a_word() -> None:
-    template = make_template("A task: start.\n\na\n\nTranscript segments:\n[0.00] so", "a")
+    template = extract_prompt_template("A task: start.\n\na\n\nTranscript segments:\n[0.00] so", "a")
     assert template.text == "A task: start.\n\n{user_prompt}\n\nTranscript segments:\n{transcript}"
 
 
 def test_what_looks_like_a_constraint_inside_the_transcript_is_transcript() -> None:
     prompt = 'Transcript segments:\n[0.00] - Title: "x"\n[1.00] y\n\n- Title: "z"'
-    template = make_template(prompt, "")
+    template = extract_prompt_template(prompt, "")
     assert template.text == 'Transcript segments:\n{transcript}\n\n- Title: "{title}"'
     assert template.values["title"] == "z"
 
 
 def test_a_second_value_of_one_name_stays_in_the_text() -> None:
-    template = make_template("- Video duration: 5.00 seconds\n- All end_time values must be <= 6.00", "")
+    template = extract_prompt_template("- Video duration: 5.00 seconds\n- All end_time values must be <= 6.00", "")
     assert template.text == "- Video duration: {duration} seconds\n- All end_time values must be <= 6.00"
 
 
 def test_a_prompt_that_speaks_of_a_placeholder_stays_whole() -> None:
     prompt = "Put {transcript} here.\n\nTranscript segments:\n[0.00] so"
-    assert make_template(prompt, "") == PromptTemplate(prompt, {})
+    assert extract_prompt_template(prompt, "") == PromptTemplate(prompt, {})
 
 
 def test_a_prompt_of_another_layout_stays_whole() -> None:
-    assert make_template("Cut it well.", "") == PromptTemplate("Cut it well.", {})
+    assert extract_prompt_template("Cut it well.", "") == PromptTemplate("Cut it well.", {})
 
 
 def test_words_outside_the_clip_are_not_listed_and_times_begin_at_its_start() -> None:
@@ -138,21 +144,21 @@ _LINES = st.sampled_from(
 
 @given(st.lists(_LINES).map("\n".join), st.sampled_from(["", "Cut it.", "{title}", "[0.10] so"]))
 def test_whatever_the_prompt_nothing_of_it_is_lost(prompt: str, user_prompt: str) -> None:
-    template = make_template(prompt, user_prompt)
+    template = extract_prompt_template(prompt, user_prompt)
     assert render_template(template.text, template.values) == prompt
 
 
 @given(st.text(), st.text())
 def test_any_text_is_rendered_back(prompt: str, user_prompt: str) -> None:
-    template: Any = make_template(prompt, user_prompt)
+    template: Any = extract_prompt_template(prompt, user_prompt)
     assert render_template(template.text, template.values) == prompt
 
 
-def read(*rows: Any, folder: Path) -> tuple[MomentsFile, list[ReportEntry]]:
+def read(*rows: Any, folder: Path) -> tuple[ParsedMoments, list[ReportEntry]]:
     path = folder / "talk.json"
     path.write_text(json.dumps(list(rows)))
-    notes = ReportNotes("moments/talk.json", "talk")
-    return parse_moments(read_json(path), notes), notes.entries
+    reporter = FileReporter("moments/talk.json", "talk")
+    return parse_moments(read_json_file(path), reporter), reporter.entries
 
 
 def read_one(row: Any, folder: Path) -> tuple[LegacyMoment, dict[str, Any]]:
@@ -239,7 +245,7 @@ def test_a_row_that_is_no_object_is_refused(tmp_path: Path, row: Any) -> None:
 def test_a_file_that_is_no_list_is_unreadable(tmp_path: Path) -> None:
     (tmp_path / "talk.json").write_text('{"moments": []}')
     with pytest.raises(UnreadableFile, match="no list"):
-        parse_moments(read_json(tmp_path / "talk.json"), ReportNotes(None, None))
+        parse_moments(read_json_file(tmp_path / "talk.json"), FileReporter(None, None))
 
 
 def test_what_has_no_column_is_in_the_report(tmp_path: Path) -> None:
@@ -339,4 +345,4 @@ def test_a_prompt_that_repeats_in_every_row_becomes_one_config(tmp_path: Path) -
     file, _ = read(make_row(0, 30), make_row(30, 60), folder=tmp_path)
     first, second = (moment.config for moment in file.moments)
     assert first == second
-    assert len(file.pasted) == 2
+    assert len(file.prompt_transcripts) == 2
