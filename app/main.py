@@ -96,11 +96,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.needs_keys = bool(settings.api_keys)
 
-    def open_connection() -> AsyncGenerator[Connection]:
+    def open_connection_or_override() -> AsyncGenerator[Connection]:
         open_dependency: OpenConnection = app.dependency_overrides.get(get_connection, get_connection)
         return open_dependency()
 
-    resources = app.state.resources = make_resources(settings, open_connection)
+    resources = app.state.resources = make_resources(settings, open_connection_or_override)
     app.state.run_feeds = make_run_status_feeds(resources)
     for router in _ROUTERS:
         app.include_router(router)

@@ -65,10 +65,7 @@ def make_resources(settings: Settings, open_connection: OpenConnection = get_con
 
 @asynccontextmanager
 async def open_resources(resources: Resources) -> AsyncIterator[Resources]:
-    """Open what needs to be opened, and close everything at the end of the block, in the opposite order.
-
-    No server is waited for: one that is away is used, and Redis prepared, as soon as it comes.
-    """
+    """Open all clients without waiting for any server, and close them at the end of the block."""
     async with AsyncExitStack() as stack:
         stack.push_async_callback(resources.storage.aclose)
         stack.push_async_callback(resources.redis.aclose)
@@ -82,10 +79,10 @@ async def open_resources(resources: Resources) -> AsyncIterator[Resources]:
 
 @asynccontextmanager
 async def _prepare_redis_in_background(redis: Redis) -> AsyncIterator[None]:
-    def report_first_failure(failed: FailedCall) -> None:
-        if failed.number == 1:
-            reason = translate_redis_error(failed.error) or "Redis cannot be used"
-            _log.error("%s (%s)", reason, describe_redis_error(failed.error))
+    def report_first_failure(failed_call: FailedCall) -> None:
+        if failed_call.number == 1:
+            reason = translate_redis_error(failed_call.error) or "Redis cannot be used"
+            _log.error("%s (%s)", reason, describe_redis_error(failed_call.error))
 
     preparation = asyncio.create_task(
         call_with_retries(partial(_prepare_redis, redis), _REDIS_POLICY, before_wait=report_first_failure)
@@ -101,13 +98,13 @@ async def prepare_redis_within(redis: Redis, timeout_seconds: float) -> None:
     """Seed the model registry and create the consumer group. Raises `RedisUnavailable` with the last reason."""
     reason = RedisUnavailable()
 
-    def keep_reason(failed: FailedCall) -> None:
+    def keep_failure_reason(failed_call: FailedCall) -> None:
         nonlocal reason
-        reason = translate_redis_error(failed.error) or reason
+        reason = translate_redis_error(failed_call.error) or reason
 
     try:
         async with asyncio.timeout(timeout_seconds):
-            await call_with_retries(partial(_prepare_redis, redis), _REDIS_POLICY, before_wait=keep_reason)
+            await call_with_retries(partial(_prepare_redis, redis), _REDIS_POLICY, before_wait=keep_failure_reason)
     except TimeoutError:
         raise reason from None
 

@@ -132,7 +132,7 @@ def open_psql(
 def run_psql(settings: "Settings", arguments: list[str]) -> int:
     """Run psql to its end and return its exit status. Ctrl-C cancels what it runs, and leaves it open."""
     from app.embedded.binaries import find_client
-    from app.services.backups import make_client_environment, make_conninfo_without_password
+    from app.services.backups import make_conninfo_without_password, make_pg_client_environment
 
     program = find_client("psql") or shutil.which("psql")
     if program is None:
@@ -141,6 +141,6 @@ def run_psql(settings: "Settings", arguments: list[str]) -> int:
     command = [str(program), f"--dbname={make_conninfo_without_password(parameters)}", *arguments]
     before = signal.signal(signal.SIGINT, lambda number, frame: None)
     try:
-        return subprocess.run(command, env=make_client_environment(parameters)).returncode  # noqa: S603  the user's own
+        return subprocess.run(command, env=make_pg_client_environment(parameters)).returncode  # noqa: S603  the user's own
     finally:
         signal.signal(signal.SIGINT, before)

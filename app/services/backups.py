@@ -41,12 +41,9 @@ class _PostgresClient:
 
 
 def create_backup(settings: Settings, target: Path) -> None:
-    """Write a backup of the database to the file `target`, which is replaced when the new backup is complete.
-
-    Raises `DatabaseUnavailable`, and `StorageUnavailable` if the file cannot be written.
-    """
-    parameters = settings.migration_parameters
-    with open_blocking_connection(parameters, autocommit=True) as conn:
+    """Write a backup of the database to the file `target`, which is replaced when the new backup is complete."""
+    connection_parameters = settings.migration_parameters
+    with open_blocking_connection(connection_parameters, autocommit=True) as conn:
         _reject_pooler(conn)
         major = conn.info.server_version // 10000
     if read_database_revision(settings) is None:
@@ -55,8 +52,8 @@ def create_backup(settings: Settings, target: Path) -> None:
     with _replace_file_atomically(target) as draft:
         command = [str(program.path), "--format=custom", "--encoding=UTF8", "--no-password", f"--file={draft}"]
         result = subprocess.run(  # noqa: S603  the command is our own
-            [*command, f"--dbname={make_conninfo_without_password(parameters)}"],
-            env=make_client_environment(parameters),
+            [*command, f"--dbname={make_conninfo_without_password(connection_parameters)}"],
+            env=make_pg_client_environment(connection_parameters),
             stdin=subprocess.DEVNULL,
             capture_output=True,
         )
@@ -65,35 +62,31 @@ def create_backup(settings: Settings, target: Path) -> None:
 
 
 def restore_backup(settings: Settings, source: Path) -> None:
-    """Restore a backup file in one transaction into the settings' database, which must have no rows.
-
-    Raises `Conflict` for a database with rows, `InvalidInput` for a file that is not a backup, and
-    `DatabaseUnavailable`.
-    """
+    """Restore a backup file in one transaction. Raises `Conflict` if the settings' database has rows."""
     if not source.is_file():
         raise InvalidInput(f"There is no file {source}")
     reader = _find_pg_restore_that_reads(source)
-    parameters = settings.migration_parameters
+    connection_parameters = settings.migration_parameters
     create_database(settings)
-    with open_blocking_connection(parameters, autocommit=True) as conn:
+    with open_blocking_connection(connection_parameters, autocommit=True) as conn:
         _reject_pooler(conn)
         drop_schema_without_rows(conn)
         server_version = conn.info.server_version
     command = [str(reader.path), "--no-owner", "--no-privileges", "--file=-", str(source)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as pg_restore:  # noqa: S603  our own
         try:
-            _pipe_dump_to_psql(pg_restore, reader.path.with_name("psql"), parameters, server_version)
+            _pipe_dump_to_psql(pg_restore, reader.path.with_name("psql"), connection_parameters, server_version)
         finally:
             pg_restore.kill()
 
 
 def _pipe_dump_to_psql(
-    pg_restore: Process, psql_path: Path, parameters: Mapping[str, str], server_version: int
+    pg_restore: Process, psql_path: Path, connection_parameters: Mapping[str, str], server_version: int
 ) -> None:
     command = [str(psql_path), "--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1", "--file=-"]
     with subprocess.Popen(  # noqa: S603  the command is our own
-        [*command, f"--dbname={make_conninfo_without_password(parameters)}"],
-        env=make_client_environment(parameters),
+        [*command, f"--dbname={make_conninfo_without_password(connection_parameters)}"],
+        env=make_pg_client_environment(connection_parameters),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -175,12 +168,12 @@ def _list_installed_client_programs(program_name: str) -> Iterator[_PostgresClie
             yield _PostgresClient(path, int(major[1]))
 
 
-def make_conninfo_without_password(parameters: Mapping[str, str]) -> str:
-    return make_conninfo(**{name: value for name, value in parameters.items() if name != "password"})
+def make_conninfo_without_password(connection_parameters: Mapping[str, str]) -> str:
+    return make_conninfo(**{name: value for name, value in connection_parameters.items() if name != "password"})
 
 
-def make_client_environment(parameters: Mapping[str, str]) -> dict[str, str]:
-    password = {"PGPASSWORD": parameters["password"]} if "password" in parameters else {}
+def make_pg_client_environment(connection_parameters: Mapping[str, str]) -> dict[str, str]:
+    password = {"PGPASSWORD": connection_parameters["password"]} if "password" in connection_parameters else {}
     return {**os.environ, "LC_ALL": "C", "PGAPPNAME": "videomoments-backup", **password}
 
 

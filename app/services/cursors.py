@@ -20,13 +20,13 @@ def decode_cursor(list_key: list[Any], cursor: str) -> Any:
     try:
         digest, position = orjson.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True))
     except (ValueError, TypeError):
-        raise make_cursor_error() from None
+        raise make_invalid_cursor_error() from None
     if digest != _digest_list_key(list_key):
         raise InvalidInput("cursor: belongs to another list or to other filters")
     return position
 
 
-def make_cursor_error() -> InvalidInput:
+def make_invalid_cursor_error() -> InvalidInput:
     return InvalidInput("cursor: is not one that an answer gave")
 
 

@@ -94,16 +94,16 @@ def is_bucket_url(url: str) -> bool:
     return url.startswith("gs://")
 
 
-async def delete_video_rows(conn: Connection, identifier: str, options: DeletionOptions) -> DeletedRows | None:
+async def delete_video_rows(conn: Connection, video_identifier: str, options: DeletionOptions) -> DeletedRows | None:
     """Delete a video's rows in the caller's transaction; return None for an unknown video. Raises `PipelineActive`."""
-    video = await VideoRepository(conn).lock_video_for_deletion(identifier)
+    video = await VideoRepository(conn).lock_video_for_deletion(video_identifier)
     if video is None:
         return None
     contents = await VideoContentsRepository(conn).get_contents(video.id)
     if contents.active_status is not None:
         if not options.force:
             raise PipelineActive(contents.active_status)
-        await cancel_active_runs(conn, identifier)
+        await cancel_active_runs(conn, video_identifier)
     files = await VideoContentsRepository(conn).list_file_references(video.id)
     if contents.transcript_id is not None and not options.skip_local_transcript:
         # Other videos may share its configs; deleting those would delete their moments.
@@ -184,11 +184,16 @@ async def delete_video(
     An unavailable storage fails before anything is deleted. Raises `VideoNotFound`, `PipelineActive`, and
     `RedisUnavailable` where anything left could only be in Redis.
     """
-    found = await _list_files_to_delete(storage, identifier, options)
+    files_in_folders = await _list_files_to_delete(storage, identifier, options)
     async with database.connect() as conn, conn.transaction():
         rows = await delete_video_rows(conn, identifier, options)
     deletion = VideoDeletion(rows or DeletedRows())
-    await _delete_files_of_video(database, storage, identifier, deletion, found)
+    files_of_rows = {file.url: file.kind for file in deletion.rows.files}
+    for url, kind in files_of_rows.items():
+        await _delete_video_file(storage, url, kind, deletion)
+    for url, kind in files_in_folders.items():
+        if url not in files_of_rows:
+            await _delete_file_without_row(database, storage, identifier, url, kind, deletion)
     has_deleted = bool(rows or deletion.local_files or deletion.bucket_files or deletion.errors)
     has_redis_answered = options.skip_redis or await _delete_video_keys_in_redis(redis, identifier, deletion)
     if not (has_deleted or deletion.redis_keys):
@@ -207,17 +212,6 @@ async def _list_files_to_delete(storage: Storage, identifier: str, options: Dele
         "clip": None if options.keeps_clips(in_bucket) else clip_folder_key(identifier),
     }
     return {file.url: kind for kind, folder in folders.items() if folder for file in await storage.list_files(folder)}
-
-
-async def _delete_files_of_video(
-    database: Database, storage: Storage, identifier: str, deletion: VideoDeletion, found: dict[str, str]
-) -> None:
-    of_rows = {file.url: file.kind for file in deletion.rows.files}
-    for url, kind in of_rows.items():
-        await _delete_video_file(storage, url, kind, deletion)
-    for url, kind in found.items():
-        if url not in of_rows:
-            await _delete_file_without_row(database, storage, identifier, url, kind, deletion)
 
 
 async def _delete_file_without_row(
@@ -270,10 +264,7 @@ class MomentDeletion:
 
 
 async def delete_moment(database: Database, storage: Storage, video_identifier: str, identifier: str) -> MomentDeletion:
-    """Delete a moment and its files, or the files that an interrupted deletion has left.
-
-    Raises `VideoNotFound`, `MomentNotFound`, and `StorageUnavailable` if it is unknown whether files are left.
-    """
+    """Delete a moment and its files in this server's storage, or what an interrupted deletion has left of it."""
     deletion = MomentDeletion()
     async with database.connect() as conn, conn.transaction():
         _, moment = await lock_video_and_moment(conn, video_identifier, identifier)

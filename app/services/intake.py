@@ -36,7 +36,7 @@ from app.repositories.ended_runs import EndedRunRepository
 from app.repositories.requests import RejectedRequestRepository
 from app.repositories.runs import make_run_identifier
 from app.services.models import load_api_keys_for_masking
-from app.services.queue import Notify, enqueue_run, mask_prompts
+from app.services.queue import Notify, enqueue_run, mask_secrets_in_prompts
 from app.services.run_requests import PipelineOptions, RunStarter
 from app.services.video_urls import check_video_url, find_or_add_video_of_url, identifier_from_url
 from app.services.videos import check_text_field, check_video_identifier
@@ -85,19 +85,16 @@ class StreamRequestOptions(PipelineOptions):
 
     @model_validator(mode="before")
     @classmethod
-    def _apply_former_names(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        renamed = {new: values[former] for former, new in _FORMER_NAMES.items() if former in values}
-        return renamed | values
+    def _rename_former_options(cls, option_values: Any) -> Any:
+        if not isinstance(option_values, dict):
+            return option_values
+        renamed = {new: option_values[former] for former, new in _FORMER_NAMES.items() if former in option_values}
+        return renamed | option_values
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedRun:
-    """The run that a stream entry requests; reading the entry again gives the same `identifier`.
-
-    `video` is '' if only the URL of `request` identifies the video.
-    """
+    """The run that a stream entry requests; `video` is '' if only the URL of `request` identifies it."""
 
     identifier: str
     video: str
@@ -107,10 +104,7 @@ class RequestedRun:
 
 @dataclass(frozen=True, slots=True)
 class RejectedStreamEntry:
-    """A rejected stream entry as it is stored, with secrets masked and long fields truncated.
-
-    `other_id` is used if another entry has the same `id`.
-    """
+    """A stream entry as it is stored when it is rejected; `other_id` is used if another entry has the same `id`."""
 
     id: str
     other_id: str
@@ -161,21 +155,21 @@ def parse_requested_run(entry_id: str, fields: EntryFields, max_config_bytes: in
     return RequestedRun(identifier, video, replace(options.to_request(), video_url=url), options.force_download)
 
 
-def _parse_request_options(config: bytes, max_config_bytes: int) -> StreamRequestOptions:
-    if not config:
+def _parse_request_options(config_json: bytes, max_config_bytes: int) -> StreamRequestOptions:
+    if not config_json:
         raise InvalidInput("config is missing")
-    if len(config) > max_config_bytes:
+    if len(config_json) > max_config_bytes:
         raise InvalidInput(f"config must have at most {max_config_bytes} bytes")
     try:
-        values = json.loads(config.decode())
+        option_values = json.loads(config_json.decode())
     except UnicodeDecodeError:
         raise InvalidInput("config must be text in UTF-8") from None
     except (ValueError, RecursionError):
         raise InvalidInput("config is not valid JSON") from None
-    if not isinstance(values, dict):
+    if not isinstance(option_values, dict):
         raise InvalidInput("config must be a JSON object")
     try:
-        return StreamRequestOptions.model_validate(values)
+        return StreamRequestOptions.model_validate(option_values)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         raise InvalidInput(describe_validation_error(str(problem["loc"][0]), problem)) from None
@@ -213,10 +207,7 @@ def _digest_entry_fields(fields: EntryFields) -> str:
 
 
 class StreamRequestIntake:
-    """Enqueues the runs that entries of the stream `pipeline:requests` ask for, or stores the entries as rejected.
-
-    Each entry is processed once, even if several workers read it repeatedly.
-    """
+    """Enqueues each run that an entry of the stream `pipeline:requests` asks for once, or stores it as rejected."""
 
     def __init__(self, settings: Settings, database: Database, redis: Redis, storage: Storage, notify: Notify) -> None:
         self._longest_config = settings.max_body_bytes
@@ -227,10 +218,7 @@ class StreamRequestIntake:
         self._run_requests = RunStarter(database, storage, redis, settings, notify)
 
     async def enqueue_or_reject(self, entry_id: str, fields: EntryFields) -> None:
-        """Enqueue the run that an entry requests, or store the entry as rejected with the reason.
-
-        Raises transient errors (`is_transient_error`); the caller retries the entry then.
-        """
+        """Enqueue the run that an entry requests, or store the entry as rejected. Raises transient errors."""
         await load_api_keys_for_masking(self._redis)
         if (named := parse_legacy_run_message(fields)) is not None:
             await self._reject_message_of_unknown_run(named, RejectedStreamEntry.from_fields(entry_id, fields))
@@ -249,10 +237,7 @@ class StreamRequestIntake:
             await self._notify(identifier, _FIRST_STAGE)
 
     async def _validate_request(self, requested: RequestedRun) -> AddressRefused | None:
-        """Check a run like one of the HTTP API; return why the video's URL must not be downloaded, None if it may.
-
-        Raises the errors of `RunStarter`.
-        """
+        """Check a run like one of the HTTP API; return why the video's URL must not be downloaded, None if it may."""
         url = requested.request.video_url
         if url is not None:
             return await self._run_requests.check_full_run_from_url(url, requested.request)
@@ -262,10 +247,7 @@ class StreamRequestIntake:
     async def _accept_or_reject(
         self, entry: RejectedStreamEntry, requested: RequestedRun | None, refusal: AddressRefused | None, reason: str
     ) -> str | None:
-        """Enqueue the run in one transaction, or store the entry as rejected if there is a `reason`.
-
-        Return the identifier of the new run, None if there is none.
-        """
+        """Enqueue the run and return its identifier, or store the entry as rejected if there is a `reason`."""
         async with self._database.connect() as conn, conn.transaction():
             rejected = RejectedRequestRepository(conn)
             await rejected.lock_request(requested.identifier if requested else entry.id)
@@ -282,7 +264,7 @@ class StreamRequestIntake:
                         return await self._enqueue_requested_run(conn, requested, refusal)
                 except Exception as error:
                     reason = _describe_error_or_raise_transient(error)
-            reason = _make_storable_reason(reason, is_truncated=entry.is_truncated)
+            reason = _make_reason_storable(reason, is_truncated=entry.is_truncated)
             await rejected.add_rejected_request(entry.id, entry.other_id, entry.fields, reason)
         _log.warning("Rejected entry %s of another program and stored it: %s", entry.id, reason)
         return None
@@ -315,7 +297,7 @@ async def _is_enqueued(conn: Connection, requested: RequestedRun) -> bool | None
         imported = await RunRepository(conn).get_by_identifier(requested.identifier)
         return None if imported is None else True
     is_same_video = requested.request.video_url is not None or known.video == requested.video
-    is_same_request = mask_prompts(known.request) == mask_prompts(requested.request)
+    is_same_request = mask_secrets_in_prompts(known.request) == mask_secrets_in_prompts(requested.request)
     return known.type is RunType.FULL and is_same_video and is_same_request
 
 
@@ -339,7 +321,7 @@ def _describe_error_or_raise_transient(error: Exception) -> str:
     return _UNEXPECTED
 
 
-def _make_storable_reason(reason: str, is_truncated: bool) -> str:
+def _make_reason_storable(reason: str, is_truncated: bool) -> str:
     clean = escape_controls(mask_secrets(reason))[:_LONGEST_REASON]
     return f"{clean} ({_TRUNCATED})" if is_truncated else clean
 

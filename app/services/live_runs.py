@@ -67,7 +67,7 @@ class LiveStatusStore:
         self, run: str, fields: Mapping[str, str], video: str | None, *, is_waiting: bool = False
     ) -> None:
         """Write the status of a run that has not ended; under its video's key if `video` is given."""
-        key = _run_status_key(run) if video is None else _video_status_key(video)
+        key = _make_run_key(run) if video is None else _make_video_key(video)
         seconds = _WAITING_SECONDS if is_waiting else _STATUS_SECONDS
         await self._call_or_default(self._write_expiring_hash(key, fields, seconds), None)
 
@@ -76,10 +76,10 @@ class LiveStatusStore:
         await self._call_or_default(self._move_status_to_ended_run(run, video, fields), None)
 
     async def read_status(self, run: str, video: str) -> dict[str, str]:
-        active: dict[str, str] = await self._call_or_default(self._redis.hgetall(_video_status_key(video)), {})
+        active: dict[str, str] = await self._call_or_default(self._redis.hgetall(_make_video_key(video)), {})
         if active.get("request_id") == run:
             return active
-        return await self._call_or_default(self._redis.hgetall(_run_status_key(run)), {})
+        return await self._call_or_default(self._redis.hgetall(_make_run_key(run)), {})
 
     async def delete_active_status(self, run: str, video: str) -> None:
         await self._call_or_default(self._delete_video_status_if_of_run(run, video), None)
@@ -91,13 +91,13 @@ class LiveStatusStore:
             await pipeline.execute()
 
     async def _move_status_to_ended_run(self, run: str, video: str, fields: Mapping[str, str]) -> None:
-        await self._write_expiring_hash(_run_status_key(run), fields, _ENDED_SECONDS)
+        await self._write_expiring_hash(_make_run_key(run), fields, _ENDED_SECONDS)
         await self._delete_video_status_if_of_run(run, video)
 
     async def _delete_video_status_if_of_run(self, run: str, video: str) -> None:
         # Not atomic: two runs of one video exclude each other, and one that starts meanwhile writes its status again.
-        if await self._redis.hget(_video_status_key(video), "request_id") == run:
-            await self._redis.delete(_video_status_key(video))
+        if await self._redis.hget(_make_video_key(video), "request_id") == run:
+            await self._redis.delete(_make_video_key(video))
 
     async def _call_or_default(self, command: Awaitable[Any], default: T) -> T | Any:
         """Await a Redis command; return `default` if Redis is unavailable, and log the begin and end of an outage."""
@@ -149,7 +149,7 @@ def make_live_status_fields(
     for stage in STAGE_TABLE:
         record = convert_stage_record_for_clients(stage, records.get(stage, _PENDING))
         counters = progress if stage is current and record.status is StageStatus.PROCESSING else record.progress
-        fields |= _make_stage_fields(stage, record, counters or {})
+        fields |= _make_fields_of_stage(stage, record, counters or {})
     return fields
 
 
@@ -160,15 +160,15 @@ def parse_stage_progress(fields: Mapping[str, str], stage: Stage) -> dict[str, i
     return found if any(found.values()) else None
 
 
-def _run_status_key(run: str) -> str:
-    return f"{_RUN_PREFIX}{run}"
+def _make_run_key(run_identifier: str) -> str:
+    return f"{_RUN_PREFIX}{run_identifier}"
 
 
-def _video_status_key(video: str) -> str:
-    return f"pipeline:{video}:active"
+def _make_video_key(video_identifier: str) -> str:
+    return f"pipeline:{video_identifier}:active"
 
 
-def _make_stage_fields(stage: Stage, record: StageRecord, counters: Mapping[str, int]) -> dict[str, str]:
+def _make_fields_of_stage(stage: Stage, record: StageRecord, counters: Mapping[str, int]) -> dict[str, str]:
     return {
         f"{stage}_status": record.status,
         f"{stage}_started_at": _format_unix_time(record.started_at),
@@ -201,7 +201,7 @@ async def _await_with_timeout(command: Awaitable[Any], timeout_seconds: float) -
 async def delete_redis_keys_of_video(redis: Redis, identifier: str, run_identifiers: list[str]) -> int:
     active, _, _, history = named = [f"pipeline:{identifier}:{name}" for name in _VIDEO_KEY_NAMES]
     known = {*run_identifiers, *await redis.zrange(history, 0, -1), await redis.hget(active, "request_id")} - {None}
-    keys = {*named, *map(_run_status_key, known)}
+    keys = {*named, *map(_make_run_key, known)}
     own_runs = f"{_RUN_PREFIX}pipeline:{identifier}:"
     async for key in redis.scan_iter(f"{_escape_glob(own_runs)}*", _SCAN_COUNT):
         if _MILLISECONDS.fullmatch(key.removeprefix(own_runs)):
@@ -270,10 +270,7 @@ class RunStatusFeeds:
         return await self._read_status(video)
 
     async def follow_status(self, video: str, known: SerializedStatus) -> AsyncGenerator[SerializedStatus | None]:
-        """Yield each status after the known one, and None as a keep-alive.
-
-        Ends after the final status, and when the server stops.
-        """
+        """Yield each status after the known one until the final one, and None as a keep-alive."""
         feed = self._join_feed(video)
         try:
             while not known.is_final:

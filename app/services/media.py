@@ -89,10 +89,7 @@ async def get_clip_url(conn: Connection, video: str, moment: str) -> str:
 
 
 async def find_clip_url_by_legacy_name(conn: Connection, filename: str) -> str:
-    """Return the URL of the clip file that the previous backend called `{video}_{moment}_clip.mp4` or `.m4a`.
-
-    The file keeps this name although an import may have given its moment another identifier. Raises `ClipNotFound`.
-    """
+    """Return the URL of the clip file that the previous backend called `{video}_{moment}_clip.mp4` or `.m4a`."""
     match = _CLIP_NAME.fullmatch(filename)
     if match is None or len(filename) > _LONGEST_CLIP_NAME or not is_valid_identifier(filename):
         raise ClipNotFound
@@ -125,16 +122,16 @@ async def check_clip_availability(
         )
     if not inputs.has_moment:
         raise MomentNotFound
-    missing = _CLIP_IS_AUDIO if inputs.clip_is_audio else await _find_clip_problem(storage, inputs.clip_url)
+    missing = _CLIP_IS_AUDIO if inputs.clip_is_audio else await _describe_missing_clip(storage, inputs.clip_url)
     clip = None if missing else inputs.clip_seconds
-    spoken = _speech_seconds_around_moment(inputs)
+    speech_seconds = _speech_seconds_around_moment(inputs)
     return ClipAvailability(
         not missing,
         None if missing else f"/moment_clips/{quote(f'{video}_{moment}_clip.mp4', safe='')}",
         clip,
-        spoken,
-        clip is not None and spoken is not None and abs(clip - spoken) <= _TOLERANCE_SECONDS,
-        missing or _find_alignment_problem(inputs, clip, spoken),
+        speech_seconds,
+        clip is not None and speech_seconds is not None and abs(clip - speech_seconds) <= _TOLERANCE_SECONDS,
+        missing or _describe_duration_mismatch(inputs, clip, speech_seconds),
         await _refinement_model_supports_video(redis),
     )
 
@@ -145,17 +142,20 @@ def _speech_seconds_around_moment(inputs: RefinementInputs) -> float | None:
     return inputs.speech_end - inputs.speech_start
 
 
-def _find_alignment_problem(inputs: RefinementInputs, clip: float | None, spoken: float | None) -> str | None:
+def _describe_duration_mismatch(
+    inputs: RefinementInputs, clip: float | None, speech_seconds: float | None
+) -> str | None:
     if not inputs.has_transcript:
         return "Could not validate alignment: there is no transcript"
-    if clip is None or spoken is None:
+    if clip is None or speech_seconds is None:
         return "No words found in transcript range"
-    if abs(clip - spoken) > _TOLERANCE_SECONDS:
-        return f"Duration mismatch: clip={clip:.2f}s, transcript={spoken:.2f}s (diff={abs(clip - spoken):.2f}s)"
-    return None
+    difference = abs(clip - speech_seconds)
+    if difference <= _TOLERANCE_SECONDS:
+        return None
+    return f"Duration mismatch: clip={clip:.2f}s, transcript={speech_seconds:.2f}s (diff={difference:.2f}s)"
 
 
-async def _find_clip_problem(storage: Storage, url: str | None) -> str | None:
+async def _describe_missing_clip(storage: Storage, url: str | None) -> str | None:
     if url is None:
         return "Video clip not available. Extract clips first."
     try:
@@ -200,10 +200,7 @@ class ExtractedAudioIndex:
         self._requested = self._completed = 0
 
     async def get_videos_with_audio(self) -> VideosWithAudio:
-        """Return the current set, or the last one if the storage does not answer in time.
-
-        It is the same object until something changes.
-        """
+        """Return the current set, the same object until it changes; the last one if the storage is slow."""
         if time.monotonic() >= self._fresh_until:
             await self._refresh_listing()
         if self._requested != self._completed:  # the listing started before the last invalidation

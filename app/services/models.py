@@ -41,10 +41,7 @@ async def load_api_keys_for_masking(redis: Redis) -> None:
 
 
 async def get_model_or_default(redis: Redis, model_key: str) -> ModelConfig:
-    """Return the config of a model from the registry, or from its defaults while Redis is unavailable.
-
-    Raises `ModelNotConfigured`, and `RedisUnavailable` for a model that is not among the defaults.
-    """
+    """Return the config of a model from the registry, or from its defaults while Redis is unavailable."""
     registry = ModelRegistry(redis)
     try:
         async with asyncio.timeout(_REDIS_TIMEOUT):

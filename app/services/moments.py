@@ -33,7 +33,7 @@ class MomentEdit(TypedDict, total=False):
 
 async def add_moment(conn: Connection, video_identifier: str, start: float, end: float, title: str) -> MomentWithConfig:
     title = clean_line(title)
-    title_problem = _describe_title_problem(title)
+    title_problem = _describe_empty_title(title)
     if title_problem or describe_time_problem(start, end, None):
         videos = VideoRepository(conn)
         if await videos.get_by_identifier(video_identifier) is None:
@@ -50,12 +50,12 @@ async def add_moment(conn: Connection, video_identifier: str, start: float, end:
             return MomentWithConfig(insertion.identifier, start, end, title, False, None, None, None, None, None)
         fitted = _fit_times_to_conflict(start, end, insertion)
         if fitted == (start, end):
-            raise InvalidMoment(_describe_insertion_problem(start, end, insertion))
+            raise InvalidMoment(_describe_why_not_inserted(start, end, insertion))
         start, end = fitted
 
 
-def _describe_insertion_problem(start: float, end: float, insertion: MomentInsertion) -> str:
-    return describe_time_problem(start, end, insertion.video_duration) or describe_overlap(
+def _describe_why_not_inserted(start: float, end: float, insertion: MomentInsertion) -> str:
+    return describe_time_problem(start, end, insertion.video_duration) or describe_moment_overlap(
         insertion.other_title, insertion.other_start or 0.0, insertion.other_end or 0.0
     )
 
@@ -71,17 +71,14 @@ def _fit_times_to_conflict(start: float, end: float, insertion: MomentInsertion)
 async def edit_moment(
     conn: Connection, video_identifier: str, identifier: str, **edit: Unpack[MomentEdit]
 ) -> MomentWithConfig:
-    """Change a moment in the caller's transaction and return it; unchanged fields are not validated.
-
-    Raises `VideoNotFound`, `MomentNotFound`, and `InvalidMoment` for a broken rule.
-    """
+    """Change a moment in the caller's transaction and return it. Raises `InvalidMoment` for a broken rule."""
     if "title" in edit:
         edit["title"] = clean_line(edit["title"])
     video, moment = await lock_video_and_moment(conn, video_identifier, identifier)
     if moment is None:
         raise MomentNotFound
     changes = _list_changed_values(moment, edit)
-    if "title" in changes and (problem := _describe_title_problem(changes["title"])):
+    if "title" in changes and (problem := _describe_empty_title(changes["title"])):
         raise InvalidMoment(problem)
     if "start_time" in changes or "end_time" in changes:
         changes |= await _fit_edited_times(conn, video, moment, changes)
@@ -128,6 +125,7 @@ def _list_changed_values(moment: Moment, edit: MomentEdit) -> dict[str, Any]:
 async def _fit_edited_times(
     conn: Connection, video: Video, moment: Moment, changes: Mapping[str, Any]
 ) -> dict[str, float]:
+    """Return the changed times of a moment, moved where only rounding is in the way. Raises `InvalidMoment`."""
     start, end = changes.get("start_time", moment.start_time), changes.get("end_time", moment.end_time)
     last = await VideoRepository(conn).get_end_seconds(video.identifier)
     while True:
@@ -139,11 +137,11 @@ async def _fit_edited_times(
             return {"start_time": start, "end_time": end}
         fitted = snap_to_neighbour(start, end, other.start_time, other.end_time)
         if fitted == (start, end):
-            raise InvalidMoment(describe_overlap(other.title, other.start_time, other.end_time))
+            raise InvalidMoment(describe_moment_overlap(other.title, other.start_time, other.end_time))
         start, end = fitted
 
 
-def _describe_title_problem(title: str) -> str:
+def _describe_empty_title(title: str) -> str:
     return "" if title.strip() else "title must be a non-empty string"
 
 
@@ -161,10 +159,9 @@ def describe_time_problem(start: float, end: float, duration: float | None) -> s
     return ""
 
 
-def describe_overlap(title: str | None, start: float, end: float) -> str:
-    return (
-        f"Moment overlaps with existing moment '{title}' ({_format_seconds_down(start)}s - {_format_seconds_up(end)}s)"
-    )
+def describe_moment_overlap(other_title: str | None, other_start: float, other_end: float) -> str:
+    times = f"{_format_seconds_down(other_start)}s - {_format_seconds_up(other_end)}s"
+    return f"Moment overlaps with existing moment '{other_title}' ({times})"
 
 
 def clamp_rounded_end(start: float, end: float, duration: float | None) -> float:

@@ -49,10 +49,7 @@ _LONGEST_STREAM = 10_000
 def make_queue_broker(
     settings: Settings, kinds: Sequence[WorkKind] = tuple(WorkKind), consumer: str | None = None
 ) -> RedisStreamBroker:
-    """Return a taskiq broker that sends to every stream and receives from the streams of `kinds` (at least one).
-
-    It reads one message at a time, so that none waits in a worker without capacity.
-    """
+    """Return a taskiq broker that sends to every stream and receives from those of `kinds`, one message at a time."""
     first, *others = (kind.stream_name for kind in kinds)
     broker = RedisStreamBroker(
         settings.redis_url.get_secret_value(),
@@ -81,18 +78,15 @@ class StageNotifier:
             kind: AsyncKicker(kind.task_name, self._broker, {"queue_name": kind.stream_name}) for kind in WorkKind
         }
 
-    async def notify(self, identifier: str, stage: Stage) -> bool:
-        """Notify a worker that a run waits at a stage; return False if Redis is unavailable.
-
-        Never raises, and takes at most a second.
-        """
+    async def notify(self, run_identifier: str, stage: Stage) -> bool:
+        """Notify a worker that a run waits at a stage. Raises nothing: returns False if Redis is unavailable."""
         try:
             with end_failed_send_span():
                 async with asyncio.timeout(_SEND_SECONDS):
-                    await self._kickers[STAGE_TABLE[stage].kind].kiq(identifier, stage.value)
+                    await self._kickers[STAGE_TABLE[stage].kind].kiq(run_identifier, stage.value)
         except (TaskiqError, RedisError, OSError) as error:
             reason = describe_redis_error(error.__cause__ if isinstance(error.__cause__, RedisError) else error)
-            _log.warning("No message was sent for run %s, it waits until a worker polls: %s", identifier, reason)
+            _log.warning("No message was sent for run %s, it waits until a worker polls: %s", run_identifier, reason)
             return False
         return True
 
@@ -144,7 +138,7 @@ async def enqueue_run(
     """
     now = datetime.now(UTC)
     milliseconds = int(now.timestamp() * 1000)
-    request = mask_prompts(request)
+    request = mask_secrets_in_prompts(request)
     while True:
         identifier = given_identifier or make_run_identifier(video, milliseconds)
         is_in_transaction = conn.info.transaction_status is not TransactionStatus.IDLE
@@ -165,7 +159,7 @@ async def enqueue_run(
         return identifier
 
 
-def mask_prompts(request: RunRequest) -> RunRequest:
+def mask_secrets_in_prompts(request: RunRequest) -> RunRequest:
     return replace(
         request,
         generation_prompt=mask_secrets(request.generation_prompt),

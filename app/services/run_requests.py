@@ -188,10 +188,7 @@ class RunStarter:
         await self.check_inputs(video, RunType.FULL, request)
 
     async def start_full_run_from_url(self, url: str, request: RunRequest, *, force: bool) -> tuple[str, VideoOfUrl]:
-        """Start a full run for the video of a URL, added if it is unknown; return the run's identifier and the video.
-
-        Raises `AddressRefused` for an address that must not be downloaded from.
-        """
+        """Start a full run for the video of a URL, added if unknown; return the run's identifier and the video."""
         refusal = await self.check_full_run_from_url(url, request)
         async with self._database.connect() as conn, conn.transaction():
             resolved = await find_or_add_video_of_url(conn, self._storage, url, force)
@@ -216,10 +213,7 @@ class RunStarter:
         stages: Mapping[Stage, StageRecord] | None = None,
         retried: str | None = None,
     ) -> str:
-        """Enqueue a run without checks and notify the workers; return its identifier.
-
-        `stages` are records of stages to skip. If it retries the run `retried`, the model answers of that are reused.
-        """
+        """Enqueue a run that skips `stages` and reuses the model answers of the run `retried`; notify the workers."""
         async with self._database.connect() as conn:
             if retried is None:  # one statement needs no transaction
                 identifier = await enqueue_run(conn, video, run_type, request, moment, stages)

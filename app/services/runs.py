@@ -25,7 +25,7 @@ from app.models.stages import STAGE_TABLE, ExistingResults, RunType, Stage, list
 from app.repositories import VideoRepository
 from app.repositories.ended_runs import EndedRun, EndedRunRepository, FailedRun, FailedRunDetails
 from app.repositories.runs import ActiveRun, RunRepository, RunSummary
-from app.services.cursors import decode_cursor, encode_cursor, make_cursor_error
+from app.services.cursors import decode_cursor, encode_cursor, make_invalid_cursor_error
 from app.services.live_runs import read_live_stage_progress
 from app.services.media import has_audio_file
 from app.services.models import load_api_keys_for_masking
@@ -65,10 +65,7 @@ async def find_newest_full_run(database: Database, redis: Redis, video: str) -> 
 
 
 async def list_runs(conn: Connection, video: str, limit: int, cursor: str, run_type: RunType | None) -> RunPage:
-    """Return at most `limit` runs after a cursor, of one type or of all types.
-
-    Raises `InvalidInput` for a cursor of another list.
-    """
+    """Return a page of a video's runs, newest first, of one type or all. Raises `InvalidInput` for a wrong cursor."""
     if not is_valid_identifier(video):
         return RunPage([], None)
     list_key = ["runs", video, run_type]
@@ -80,8 +77,8 @@ async def list_runs(conn: Connection, video: str, limit: int, cursor: str, run_t
     return RunPage(runs[:limit], encode_cursor(list_key, [last.started_at.isoformat(), last.id]))
 
 
-async def list_active_runs(conn: Connection, limit: int, after: int) -> list[ActiveRun]:
-    return await RunRepository(conn).list_active_runs(limit, after)
+async def list_active_runs(conn: Connection, limit: int, after_id: int) -> list[ActiveRun]:
+    return await RunRepository(conn).list_active_runs(limit, after_id)
 
 
 def reported_status(run: RunSummary) -> ReportedStatus:
@@ -186,8 +183,8 @@ async def _add_live_progress(redis: Redis, video: str, run: RunSummary) -> RunSu
     return replace(run, details=replace(details, stages=stages))
 
 
-def utc_to_unix_seconds(time: datetime) -> float:
-    return time.replace(tzinfo=UTC).timestamp()
+def utc_to_unix_seconds(naive_utc: datetime) -> float:
+    return naive_utc.replace(tzinfo=UTC).timestamp()
 
 
 def _parse_cursor_position(position: Any) -> tuple[datetime, int]:
@@ -196,14 +193,14 @@ def _parse_cursor_position(position: Any) -> tuple[datetime, int]:
             try:
                 started_at = datetime.fromisoformat(text)
             except ValueError:
-                raise make_cursor_error() from None
+                raise make_invalid_cursor_error() from None
             if started_at.tzinfo is None:
                 return started_at, run_id
-    raise make_cursor_error()
+    raise make_invalid_cursor_error()
 
 
-async def list_failed_runs(conn: Connection, limit: int, before: int | None) -> list[FailedRun]:
-    return await EndedRunRepository(conn).list_failed_runs(limit, before)
+async def list_failed_runs(conn: Connection, limit: int, before_id: int | None) -> list[FailedRun]:
+    return await EndedRunRepository(conn).list_failed_runs(limit, before_id)
 
 
 async def get_failed_run(database: Database, redis: Redis, run_identifier: str) -> FailedRunDetails:
@@ -222,10 +219,7 @@ class RetriedRun:
 
 
 class RunRetrier:
-    """Enqueues an ended run again as a new run, which skips the stages whose results still exist.
-
-    Its methods raise `AlreadyRunning` and `RunInputMissing` too.
-    """
+    """Enqueues an ended run again as a new run, which skips the stages whose results still exist."""
 
     def __init__(self, database: Database, storage: Storage, run_starter: RunStarter) -> None:
         self._database = database
@@ -233,51 +227,50 @@ class RunRetrier:
         self._run_starter = run_starter
 
     async def retry_run_of_video(self, video: str, run_identifier: str | None = None) -> RetriedRun:
-        """Retry the given run of the video, by default the newest full one.
-
-        Raises `VideoNotFound`, `RunNotFound`, and `NoMatchingRun` if no full run has ended.
-        """
+        """Retry a run of the video, by default the newest full one. Raises `RunNotFound` and `NoMatchingRun`."""
         async with self._database.connect() as conn:
             if await VideoRepository(conn).get_by_identifier(video) is None:
                 raise VideoNotFound(video)
-            ended = await EndedRunRepository(conn).find_ended_run(video_identifier=video, run_identifier=run_identifier)
-        if ended is None:
+            ended_run = await EndedRunRepository(conn).find_ended_run(
+                video_identifier=video, run_identifier=run_identifier
+            )
+        if ended_run is None:
             raise NoMatchingRun(f"No run to retry for video '{video}'") if run_identifier is None else RunNotFound
-        return await self._enqueue_retry(ended)
+        return await self._enqueue_retry(ended_run)
 
     async def retry_failed_run(self, run_identifier: str) -> RetriedRun:
         async with self._database.connect() as conn:
-            ended = await EndedRunRepository(conn).find_ended_run(run_identifier=run_identifier)
-        if ended is None or ended.status != RunStatus.FAILED:
+            ended_run = await EndedRunRepository(conn).find_ended_run(run_identifier=run_identifier)
+        if ended_run is None or ended_run.status != RunStatus.FAILED:
             raise RunNotFound
-        return await self._enqueue_retry(ended)
+        return await self._enqueue_retry(ended_run)
 
-    async def _enqueue_retry(self, ended: EndedRun) -> RetriedRun:
-        await self._run_starter.check_inputs(ended.video, ended.type, ended.request)
-        stages = await self._skip_reusable_stages(ended)
+    async def _enqueue_retry(self, ended_run: EndedRun) -> RetriedRun:
+        await self._run_starter.check_inputs(ended_run.video, ended_run.type, ended_run.request)
+        stages = await self._skip_reusable_stages(ended_run)
         new = await self._run_starter.enqueue_unchecked(
-            ended.video, ended.type, ended.request, ended.subject, stages, retried=ended.identifier
+            ended_run.video, ended_run.type, ended_run.request, ended_run.subject, stages, retried=ended_run.identifier
         )
-        return RetriedRun(new, ended.video)
+        return RetriedRun(new, ended_run.video)
 
-    async def _skip_reusable_stages(self, ended: EndedRun) -> Mapping[Stage, StageRecord]:
+    async def _skip_reusable_stages(self, ended_run: EndedRun) -> Mapping[Stage, StageRecord]:
         """Return records with status skipped for the finished stages of an ended run whose results still exist."""
-        finished = _list_finished_stages(ended)
+        finished = _list_finished_stages(ended_run)
         if not finished:
             return {}
         async with self._database.connect() as conn:
-            stored = await EndedRunRepository(conn).get_stored_results(ended.video)
+            stored = await EndedRunRepository(conn).get_stored_results(ended_run.video)
         if stored is None:
             return {}
         existing = ExistingResults(
             has_video_file=await self._file_exists(stored.video_file_url),
-            has_audio=await has_audio_file(self._storage, ended.video),
+            has_audio=await has_audio_file(self._storage, ended_run.video),
             has_transcript=stored.has_transcript,
             has_moments=stored.has_moments,
             has_all_clips=stored.has_all_clips,
         )
         return {
-            stage: StageRecord(StageStatus.SKIPPED, skip_reason=f"Done by {ended.identifier}")
+            stage: StageRecord(StageStatus.SKIPPED, skip_reason=f"Done by {ended_run.identifier}")
             for stage in finished
             if (has_results := STAGE_TABLE[stage].has_results) and has_results(existing)
         }
@@ -290,12 +283,12 @@ class RunRetrier:
         return True
 
 
-def _list_finished_stages(ended: EndedRun) -> list[Stage]:
+def _list_finished_stages(ended_run: EndedRun) -> list[Stage]:
     """Return the stages that were done before the run ended; none if all were, so that a retry repeats them."""
     finished: list[Stage] = []
-    for stage in list_stages(ended.type):
-        record = ended.stages.get(stage)
-        if record is None or not record.is_completed_or_skipped or record.is_undone or stage == ended.error_stage:
+    for stage in list_stages(ended_run.type):
+        record = ended_run.stages.get(stage)
+        if record is None or not record.is_completed_or_skipped or record.is_undone or stage == ended_run.error_stage:
             return finished
         finished.append(stage)
     return []

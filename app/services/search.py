@@ -20,7 +20,7 @@ from app.repositories.search import (
     SearchHit,
     SearchRepository,
 )
-from app.services.cursors import decode_cursor, encode_cursor, make_cursor_error
+from app.services.cursors import decode_cursor, encode_cursor, make_invalid_cursor_error
 
 # Segments per hit that a player may jump to.
 _SEGMENTS = 10
@@ -53,10 +53,7 @@ class SearchPage:
 async def search_library(
     conn: Connection, query: str, filters: SearchFilters, limit: int, cursor: str = ""
 ) -> SearchPage:
-    """Return the best `limit` transcripts and the best `limit` moments after a cursor.
-
-    Raises `InvalidInput` for an invalid query and for a cursor of another search.
-    """
+    """Return a page of the best transcripts and moments. Raises `InvalidInput` for a wrong query or cursor."""
     for name, text in (("q", query), ("video", filters.video), ("language", filters.language)):
         if found := find_control_character(text or ""):
             raise InvalidInput(f"{name} must not hold the character {found}")
@@ -88,7 +85,7 @@ def _find_next_page_position(hits: Sequence[Hit], limit: int) -> tuple[float, in
 
 def _parse_cursor_positions(positions: Any) -> list[SearchCursor | None]:
     if not isinstance(positions, list) or len(positions) != 2 or not any(positions):
-        raise make_cursor_error()
+        raise make_invalid_cursor_error()
     return [_parse_cursor_position(position) for position in positions]
 
 
@@ -99,7 +96,7 @@ def _parse_cursor_position(position: Any) -> SearchCursor | None:
         case [float(rank), int(row)] if 0 <= rank <= _LARGEST_RANK and 0 < row <= LARGEST_ID and row is not True:
             return SearchCursor(rank, row)
         case _:
-            raise make_cursor_error()
+            raise make_invalid_cursor_error()
 
 
 def _make_snippet_html(text: str) -> str:

@@ -57,10 +57,7 @@ class ThumbnailService:
 
     @asynccontextmanager
     async def open_video_thumbnail(self, video_identifier: str) -> AsyncIterator[OpenFile]:
-        """Yield the thumbnail of a video as an open JPEG file; make it if there is none.
-
-        Raises `VideoNotFound`, `ThumbnailNotFound`, `StorageUnavailable` and `StorageFull`.
-        """
+        """Yield the thumbnail of a video as an open JPEG file; make it if there is none."""
         async with self._database.connect() as conn:
             owner = require_found(await ThumbnailRepository(conn).get_video_as_owner(video_identifier), VideoNotFound)
         async with AsyncExitStack() as stack:
@@ -120,12 +117,12 @@ class ThumbnailService:
             url = await ThumbnailRepository(conn).get_thumbnail_url(owner)
         if url is not None and url != owner.thumbnail_url:  # made in the meantime
             return url
-        jpeg = await self._decode_thumbnail(owner)
+        jpeg = await self._make_jpeg_of_owner(owner)
         with self._remember_storage_failure(owner, None):
             file = await self._store_jpeg_file(jpeg, f"{key}{secrets.token_hex(12)}.jpg")
         return await self._insert_thumbnail_row(owner, file)
 
-    async def _decode_thumbnail(self, owner: ThumbnailOwner) -> bytes:
+    async def _make_jpeg_of_owner(self, owner: ThumbnailOwner) -> bytes:
         try:
             with self._remember_storage_failure(owner, owner):
                 return await self._workers.run(self._make_jpeg_of_frame_or_waveform, owner.file_url)

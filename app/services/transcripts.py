@@ -54,10 +54,10 @@ async def render_captions(database: Database, video_identifier: str, caption_for
     version, segments = found
     if segments is None:
         raise TranscriptNotFound
-    return Captions(version, await asyncio.to_thread(_render_segments_json, segments, caption_format))
+    return Captions(version, await asyncio.to_thread(_render_captions_of_segments, segments, caption_format))
 
 
-def _render_segments_json(segments_json: str, caption_format: CaptionFormat) -> bytes:
+def _render_captions_of_segments(segments_json: str, caption_format: CaptionFormat) -> bytes:
     # PostgreSQL stores integers of any length, which Python's int() rejects.
     return _FORMAT_WRITERS[caption_format](make_caption_cues(json.loads(segments_json, parse_int=float))).encode()
 
@@ -98,14 +98,14 @@ def _parse_caption_segments(segments: Sequence[Any]) -> Iterator[tuple[int, int,
     """Yield start and end in milliseconds and the text. The last readable time replaces an unreadable one."""
     last = 0
     for segment in segments:
-        text = _join_lines(segment.get("text")) if isinstance(segment, dict) else ""
+        text = _to_single_line_or_empty(segment.get("text")) if isinstance(segment, dict) else ""
         if text:
             start = _to_milliseconds(segment.get("start"), last)
             last = _to_milliseconds(segment.get("end"), start)
             yield start, last, text
 
 
-def _join_lines(text: Any) -> str:
+def _to_single_line_or_empty(text: Any) -> str:
     return " ".join(_CONTROLS.sub(" ", text).split()) if isinstance(text, str) else ""
 
 

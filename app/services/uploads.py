@@ -156,11 +156,7 @@ class VideoUpload:
         await self._incoming.write(data)
 
     async def store_as_video(self, details: UploadDetails) -> str:
-        """Create a video from the received bytes and return its identifier, by default derived from the file name.
-
-        Raises `InvalidInput` for a file that is not a video, `Conflict` for a taken identifier, `StorageUnavailable`
-        and `StorageFull`.
-        """
+        """Create a video from the received bytes and return its identifier, by default derived from the file name."""
         await self.check_upload_details(details)
         info = await self._probe_received_file()
         if details.identifier:

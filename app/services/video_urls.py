@@ -55,51 +55,55 @@ _MEANINGLESS_STEMS = frozenset({"video", "clip", "output", "download", "untitled
 
 def canonicalize_url(url: str) -> str:
     """Return the canonical form of a URL: URLs of different videos never have the same."""
-    parts = urlsplit(url)
-    if parts.scheme not in _DEFAULT_PORTS:  # object names are kept: any difference may matter
-        return f"{parts.scheme}{url[len(parts.scheme) :]}"
+    url_parts = urlsplit(url)
+    if url_parts.scheme not in _DEFAULT_PORTS:  # object names are kept: any difference may matter
+        return f"{url_parts.scheme}{url[len(url_parts.scheme) :]}"
     if (known := parse_known_site_url(url)) is not None:
         site, video = known
         return _SITE_URLS[site].format(video)
-    path, query = _normalize_url_path(parts.path), _normalize_url_query(parts.query)
-    return f"{parts.scheme}://{_normalize_url_host(parts)}{path}{f'?{query}' if query else ''}"
+    path, query = _normalize_url_path(url_parts.path), _normalize_url_query(url_parts.query)
+    return f"{url_parts.scheme}://{_normalize_url_host(url_parts)}{path}{f'?{query}' if query else ''}"
 
 
 def parse_known_site_url(url: str) -> tuple[str, str] | None:
     """Return site and video id of a YouTube, Vimeo or Dailymotion URL, like `("vimeo", "123")`; None for others."""
-    parts = urlsplit(url)
-    host = (parts.hostname or "").removeprefix("www.")
-    if parts.scheme not in _DEFAULT_PORTS or host not in _SITE_PARSERS:
+    url_parts = urlsplit(url)
+    host = (url_parts.hostname or "").removeprefix("www.")
+    if url_parts.scheme not in _DEFAULT_PORTS or host not in _SITE_PARSERS:
         return None
     site, read = _SITE_PARSERS[host]
-    video = read(parts)
+    video = read(url_parts)
     return (site, video) if video else None
 
 
 def decode_non_ascii_escapes(text: str) -> str:
     """Return the text with non-ASCII escapes decoded and composed (NFC); other escapes stay."""
-    return to_nfc(_ESCAPES.sub(lambda escapes: _decode_bytes(unquote_to_bytes(escapes[0])), text))
+    return to_nfc(_ESCAPES.sub(lambda escapes: _decode_utf8_bytes(unquote_to_bytes(escapes[0])), text))
 
 
-def _decode_bytes(data: bytes) -> str:
-    return "".join(map(_escape_character, data.decode("utf-8", "surrogateescape")))
+def _decode_utf8_bytes(data: bytes) -> str:
+    return "".join(map(_escape_reserved_character, data.decode("utf-8", "surrogateescape")))
 
 
-def _escape_character(character: str) -> str:
+def _escape_reserved_character(character: str) -> str:
     if character in _UNRESERVED or (not character.isascii() and not "\udc80" <= character <= "\udcff"):
         return character
     return f"%{ord(character) & 0xFF:02X}"
 
 
-def _normalize_url_host(parts: SplitResult) -> str:
-    host = parts.hostname or ""
+def _normalize_url_host(url_parts: SplitResult) -> str:
+    host = url_parts.hostname or ""
     if not host.isascii():
         try:
             host = idna.encode(host, uts46=True).decode("ascii")
         except idna.IDNAError:
             host = quote(to_nfc(host))
-    user, at, _ = parts.netloc.rpartition("@")
-    port = f":{parts.port}" if parts.port is not None and parts.port != _DEFAULT_PORTS[parts.scheme] else ""
+    user, at, _ = url_parts.netloc.rpartition("@")
+    port = (
+        f":{url_parts.port}"
+        if url_parts.port is not None and url_parts.port != _DEFAULT_PORTS[url_parts.scheme]
+        else ""
+    )
     return f"{user}{at}{f'[{host}]' if ':' in host else host}{port}"
 
 
@@ -116,33 +120,33 @@ def _normalize_url_query(query: str) -> str:
     return "&".join(field for field in normalized if field and not _TRACKING.fullmatch(field.partition("=")[0]))
 
 
-def _parse_youtube_video_id(parts: SplitResult) -> str | None:
-    if parts.path.rstrip("/") in _YOUTUBE_PAGES:
-        return _get_query_parameter(parts, "v")
-    match = _YOUTUBE_PATH.fullmatch(parts.path)
+def _parse_youtube_video_id(url_parts: SplitResult) -> str | None:
+    if url_parts.path.rstrip("/") in _YOUTUBE_PAGES:
+        return _get_query_parameter(url_parts, "v")
+    match = _YOUTUBE_PATH.fullmatch(url_parts.path)
     return match[1] if match and match[1] not in _NO_VIDEO else None
 
 
-def _parse_short_link_video_id(parts: SplitResult) -> str | None:
-    match = _SHORT_PATH.fullmatch(parts.path)
+def _parse_short_link_video_id(url_parts: SplitResult) -> str | None:
+    match = _SHORT_PATH.fullmatch(url_parts.path)
     return match[1] if match else None
 
 
-def _parse_vimeo_video_id(parts: SplitResult) -> str | None:
-    match = _VIMEO_PATH.fullmatch(parts.path)
+def _parse_vimeo_video_id(url_parts: SplitResult) -> str | None:
+    match = _VIMEO_PATH.fullmatch(url_parts.path)
     if match is None:
         return None
-    key = match[2] or _get_query_parameter(parts, "h")
+    key = match[2] or _get_query_parameter(url_parts, "h")
     return f"{match[1]}/{key}" if key else match[1]
 
 
-def _parse_dailymotion_video_id(parts: SplitResult) -> str | None:
-    match = _DAILYMOTION_PATH.fullmatch(parts.path)
+def _parse_dailymotion_video_id(url_parts: SplitResult) -> str | None:
+    match = _DAILYMOTION_PATH.fullmatch(url_parts.path)
     return match[1] if match else None
 
 
-def _get_query_parameter(parts: SplitResult, name: str) -> str | None:
-    value = parse_qs(parts.query).get(name, [""])[0]
+def _get_query_parameter(url_parts: SplitResult, name: str) -> str | None:
+    value = parse_qs(url_parts.query).get(name, [""])[0]
     return value if re.fullmatch(r"[\w-]+", value, re.ASCII) else None
 
 
@@ -179,17 +183,17 @@ class VideoOfUrl:
 def check_video_url(url: str) -> None:
     check_text_field("video_url", url, _LONGEST_URL)
     try:
-        parts = urlsplit(url)
-        has_host, _ = bool(parts.hostname), parts.port
+        url_parts = urlsplit(url)
+        has_host, _ = bool(url_parts.hostname), url_parts.port
     except ValueError:
         raise InvalidInput("video_url cannot be read as an address") from None
     if not url.isprintable() or url != url.strip():
         raise InvalidInput("video_url holds a character that no address has")
-    if parts.scheme not in ("http", "https", "gs"):
+    if url_parts.scheme not in ("http", "https", "gs"):
         raise InvalidInput("video_url must begin with http://, https:// or gs://")
     if not has_host:
-        raise InvalidInput(f"video_url must name a {'bucket' if parts.scheme == 'gs' else 'host'}")
-    if parts.path in ("", "/"):
+        raise InvalidInput(f"video_url must name a {'bucket' if url_parts.scheme == 'gs' else 'host'}")
+    if url_parts.path in ("", "/"):
         raise InvalidInput("video_url must name a file, and not only where files are")
 
 

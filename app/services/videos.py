@@ -166,10 +166,7 @@ class TranscriptDocument:
 
 
 class BatchedVideoReader:
-    """Reads what a player needs of one video; requests that arrive together share one query.
-
-    Each method raises `VideoNotFound`.
-    """
+    """Reads what a player needs of one video; requests that arrive together share one query."""
 
     def __init__(self, open_connection: OpenConnection, settings: Settings, audio: ExtractedAudioIndex) -> None:
         self.audio = audio
