@@ -13,7 +13,7 @@ from app.core.api_keys import make_api_key
 from app.core.config import Settings
 from app.database import Connection
 from app.main import create_app
-from tests.api.conftest import open_client
+from tests.api.conftest import open_client, share_routes
 from tests.factories import make_video
 from tests.media.movies import make_movie
 
@@ -24,6 +24,7 @@ CORP = "Cross-Origin-Resource-Policy"
 async def ask(settings: Settings, host: str | None, **headers: str) -> Response:
     """Send a GET with a Host header, or without one."""
     app = create_app(settings)
+    share_routes(app)
     sent = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
 
     async def with_host(scope, receive, send):  # type: ignore[no-untyped-def]
