@@ -65,12 +65,12 @@ class Client:
     async def read_rest(self) -> bytes:
         """Return what comes until the server closes the connection."""
         with suppress(ConnectionError):
-            return await asyncio.wait_for(self._reader.read(-1), 10)
+            return await asyncio.wait_for(self._reader.read(-1), 60)
         return b""
 
     async def read_answer(self) -> bytes:
         """Return one answer in chunks, whose connection stays open."""
-        return await asyncio.wait_for(self._reader.readuntil(b"0\r\n\r\n"), 10)
+        return await asyncio.wait_for(self._reader.readuntil(b"0\r\n\r\n"), 60)
 
 
 class Server:

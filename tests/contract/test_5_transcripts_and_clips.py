@@ -82,11 +82,12 @@ async def test_a_button_without_a_body_answers_at_once_and_its_status_tells_the_
     await make_video(conn, identifier="demo-talk")
     if button == "process-transcript":
         add_audio(tmp_path)
+    begun = time.time()
     started = await browser.send("POST", f"{TALK}/{button}")
     assert (started.status_code, started.json()) == (200, {"message": message, "video_id": "demo-talk"})
     running = await browser.get_json(f"{TALK}/{status}")
-    assert 0 <= running.pop("elapsed_seconds") < 60
-    assert abs(float(running.pop("started_at")) - time.time()) < 60
+    assert 0 <= running.pop("elapsed_seconds") <= time.time() - begun + 1
+    assert begun - 1 <= float(running.pop("started_at")) <= time.time() + 1
     assert running == {"status": "processing", "error": ""}
     again = await browser.send("POST", f"{TALK}/{button}")
     assert again.status_code == 409

@@ -57,7 +57,7 @@ async def test_a_request_gets_the_reason_at_once_why_no_connection_can_be_opened
 ) -> None:
     parameters = {**conninfo_to_dict(server.url), **change}
     url = "postgresql://{user}:{password}@{host}:{port}/{dbname}".format(**parameters)
-    async with open_pool(url) as pool, asyncio.timeout(2.5):
+    async with open_pool(url, database_pool_timeout=300) as pool, asyncio.timeout(60):
         with pytest.raises(DatabaseUnreachable) as raised:
             await ask(pool)
         assert str(raised.value) == reason
@@ -66,7 +66,7 @@ async def test_a_request_gets_the_reason_at_once_why_no_connection_can_be_opened
 @needs_pgbouncer
 async def test_a_pooler_that_offers_no_transactions_is_a_reason(server: StoppableServer) -> None:
     with run_pgbouncer(server.url, pool_mode="statement") as pooler:
-        async with open_pool(pooler.url(server.url)) as pool, asyncio.timeout(2.5):
+        async with open_pool(pooler.url(server.url), database_pool_timeout=300) as pool, asyncio.timeout(60):
             with pytest.raises(DatabaseUnreachable, match="the log of this server has the reason"):
                 await ask(pool)
 
@@ -77,7 +77,8 @@ async def test_a_pooler_whose_server_is_away_is_one_that_cannot_be_reached(serve
         with psycopg.connect(pooler.url(server.url), prepare_threshold=None) as conn:
             conn.execute("SELECT 1")  # the pooler takes a login by itself now
         server.stop()
-        async with open_pool(pooler.url(server.url), database_connect_timeout=2) as pool, asyncio.timeout(4):
+        settings = {"database_connect_timeout": 2, "database_pool_timeout": 300}
+        async with open_pool(pooler.url(server.url), **settings) as pool, asyncio.timeout(60):
             with pytest.raises(DatabaseUnreachable, match="cannot be reached"):
                 await ask(pool)
 
@@ -100,7 +101,7 @@ async def test_a_thousand_requests_in_an_outage_are_refused_with_no_more_attempt
 async def test_requests_wait_for_connections_in_use_while_no_other_can_be_opened(server: StoppableServer) -> None:
     template = make_conninfo(server.url, dbname="template1")
     async with open_pool(server.url, database_pool_size=2, database_max_overflow=1) as pool:
-        assert await within(5, lambda: pool.get_stats()["pool_available"] == 2)
+        assert await within(60, lambda: pool.get_stats()["pool_available"] == 2)
         async with (
             await psycopg.AsyncConnection.connect(template, autocommit=True) as other,
             pool.connection(),

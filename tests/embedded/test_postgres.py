@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -96,9 +95,8 @@ def test_a_stop_does_not_wait_for_clients_and_needs_no_recovery(
     postgres = make_postgres(tmp_path / "data").start()
     with closing(psycopg.connect(postgres.url)) as client:
         client.execute("select 1")
-        began = time.monotonic()
         postgres.stop()
-        assert time.monotonic() - began < 100
+    assert "received fast shutdown request" in postgres.log_path.read_text()  # a smart one waits for clients
     with postgres:
         assert "database system was shut down at" in postgres.log_path.read_text()
 
