@@ -18,7 +18,7 @@ from app.repositories import (
     TranscriptRepository,
     VideoRepository,
 )
-from app.repositories.moments import make_moment_identifier
+from app.repositories.moments import make_random_moment_identifier
 
 _numbers = count(1)
 
@@ -55,7 +55,7 @@ async def make_generation_config(conn: Connection, **values: Any) -> GenerationC
 
 async def make_moment(conn: Connection, **values: Any) -> Moment:
     defaults: dict[str, Any] = {
-        "identifier": make_moment_identifier(),
+        "identifier": make_random_moment_identifier(),
         "start_time": 10.0,
         "end_time": 20.0,
         "title": "A moment",

@@ -157,7 +157,6 @@ def make_service_origin(url: str) -> str:
 
 
 def check_service_address(url: str) -> None:
-    """Raise `ValueError` for a URL of a service that is malformed or must not be called."""
     if not url:
         return
     try:

@@ -277,7 +277,6 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the environment and `.env`. Raises `ConfigurationError`: one sentence that names the setting."""
     _check_env_file(Path(_ENV_FILE))
     try:
         settings = Settings()

@@ -61,8 +61,6 @@ def _replace_unencodable(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lost = error.object[error.start : error.end]
-    return "".join(_PLAIN.get(letter) or _escape_character(letter) for letter in lost), error.end
-
-
-def _escape_character(letter: str) -> str:
-    return letter.encode("ascii", "backslashreplace").decode("ascii")
+    return "".join(
+        _PLAIN.get(letter) or letter.encode("ascii", "backslashreplace").decode() for letter in lost
+    ), error.end

@@ -154,14 +154,14 @@ class TooManyFollowers(VideoMomentsError):
 
 
 class ModelNotConfigured(VideoMomentsError):
-    """The model of a run is not in the registry."""
+    """The AI model that a run names is not in the registry of models."""
 
     def __init__(self, key: str, others: Iterable[str]) -> None:
         super().__init__(f"Model '{key}' is not configured; there are: {', '.join(others) or 'none'}")
 
 
 class ModelUnsuitable(InvalidInput):
-    """The model of a run is of another kind."""
+    """The AI model that a run names is of another kind, such as a transcriber to find moments."""
 
     def __init__(self, key: str, kind: str, purpose: str) -> None:
         super().__init__(f"Model '{key}' is of the kind {kind} and cannot {purpose}")

@@ -56,6 +56,7 @@ def _mask_query_parameters(text: str) -> str:
 
 
 def _mask_bearer_token(match: re.Match[str]) -> str:
+    """Mask bearer tokens, but keep prose like `a bearer of news`."""
     is_word = len(match[2]) < 16 and not any(map(str.isdigit, match[2]))
     return match[0] if is_word else f"{match[1]}{MASK}"
 

@@ -12,11 +12,11 @@ from app.core.masking import mask_secrets
 from app.core.text import escape_controls, find_control_character, find_control_except_line_breaks, is_utf8, to_nfc
 
 
-def _make_boolean_refuser(kind: Literal["float_type", "int_type"]) -> BeforeValidator:
+def _make_boolean_refuser(error_type: Literal["float_type", "int_type"]) -> BeforeValidator:
 
     def check_not_boolean(value: Any) -> Any:
         if isinstance(value, bool):
-            raise PydanticKnownError(kind)
+            raise PydanticKnownError(error_type)
         return value
 
     return BeforeValidator(check_not_boolean)
@@ -130,12 +130,12 @@ def _describe_expected_value(error_type: str, context: Mapping[str, Any]) -> str
     if error_type not in _LIMITS:
         return _TYPE_NAMES.get(error_type.partition("_")[0], "")
     try:
-        return _LIMITS[error_type].format(**{key: _format_limit(limit) for key, limit in context.items()})
+        return _LIMITS[error_type].format(**{key: _format_limit_value(limit) for key, limit in context.items()})
     except KeyError:
         return ""
 
 
-def _format_limit(limit: Any) -> str:
+def _format_limit_value(limit: Any) -> str:
     is_whole = isinstance(limit, float) and limit.is_integer()
     return str(int(limit) if is_whole else limit)
 

@@ -164,9 +164,10 @@ def list_schema_differences(settings: Settings) -> list[str]:
             wanted = read_catalog(scratch)
             _restore_from_definitions(scratch)
             restored = read_catalog(scratch)
-    return describe_catalog_differences(
-        {name: _accept_restored_definition(name, text, wanted, restored) for name, text in found.items()}, wanted
-    )
+    for name in found.keys() & wanted.keys():
+        if found[name] == restored[name]:  # printed as after restoring a dump
+            found[name] = wanted[name]
+    return describe_catalog_differences(found, wanted)
 
 
 def create_schema(conn: SyncConnection[Any]) -> None:
@@ -184,17 +185,11 @@ def _restore_from_definitions(conn: SyncConnection[Any]) -> None:
                 conn.execute(statements)
 
 
-def _accept_restored_definition(name: str, definition: str, schema_catalog: Catalog, restored_catalog: Catalog) -> str:
-    """Return the schema's definition for one that differs only as restoring a dump prints it."""
-    return schema_catalog[name] if name in schema_catalog and definition == restored_catalog[name] else definition
-
-
 def read_catalog(conn: SyncConnection[Any]) -> Catalog:
     """Return the definitions of all objects in the project's schemas, by kind and name."""
     with conn.transaction():
-        conn.execute(
-            PIN_TRANSACTION, make_pinned_setting_parameters()
-        )  # so that objects in `public` are named without their schema
+        # Pinned, so that objects in `public` are named without their schema.
+        conn.execute(PIN_TRANSACTION, make_pinned_setting_parameters())
         others = conn.execute(
             """
             SELECT objid FROM pg_depend WHERE deptype = 'e'
@@ -209,11 +204,11 @@ def describe_catalog_differences(found: Catalog, expected: Catalog) -> list[str]
     return [
         line
         for name in sorted(found | expected)
-        if (line := _describe_object_difference(name, found.get(name), expected.get(name)))
+        if (line := _describe_catalog_difference(name, found.get(name), expected.get(name)))
     ]
 
 
-def _describe_object_difference(name: str, found: str | None, expected: str | None) -> str | None:
+def _describe_catalog_difference(name: str, found: str | None, expected: str | None) -> str | None:
     if found == expected:
         return None
     if found is None:

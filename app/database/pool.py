@@ -175,10 +175,10 @@ class DatabasePool(AsyncConnectionPool[PooledConnection]):
     async def putconn(self, conn: PooledConnection) -> None:
         self._in_use -= 1
         if not conn.is_unusable:
-            return await _shielded(super().putconn(conn))
+            return await _await_shielded(super().putconn(conn))
         self._condemned_at = now = time.monotonic()
         await conn.close()
-        await _shielded(super().putconn(conn))
+        await _await_shielded(super().putconn(conn))
         checking = self._checking
         if checking is None or checking.done():
             checking = self._checking = _start_task(self._check_idle_connections())
@@ -253,7 +253,7 @@ async def _check_if_server_closed(conn: AsyncConnection[Any]) -> None:
         await AsyncConnectionPool.check_connection(conn)
     except psycopg.Error:
         # Otherwise the pool finds the other closed ones one by one, with a pause that doubles.
-        await _shielded(get_pool().check())
+        await _await_shielded(get_pool().check())
         raise
 
 
@@ -265,7 +265,7 @@ def _is_socket_readable(conn: AsyncConnection[Any]) -> bool:
     return bool(poll.poll(0))
 
 
-async def _shielded(coroutine: Coroutine[Any, Any, None]) -> None:
+async def _await_shielded(coroutine: Coroutine[Any, Any, None]) -> None:
     """Await a coroutine that continues when the caller is cancelled: psycopg's pool loses a connection otherwise."""
     await asyncio.shield(_start_task(coroutine))
 

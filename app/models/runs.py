@@ -82,8 +82,7 @@ class StageRecord:
         return self.status in (StageStatus.WAITING, StageStatus.PROCESSING)
 
     @property
-    def is_undone(self) -> bool:
-        """Return whether the results were replaced by the earlier ones, because the run did not complete."""
+    def are_results_rolled_back(self) -> bool:
         return bool(self.result.get("is_undone"))
 
 
@@ -108,7 +107,7 @@ def convert_stage_record_for_clients(stage: Stage, record: StageRecord) -> Stage
     reason = record.skip_reason
     if record.status is StageStatus.CANCELLED:
         reason = "Cancelled"
-    elif record.is_undone and record.status is StageStatus.COMPLETED:
+    elif record.are_results_rolled_back and record.status is StageStatus.COMPLETED:
         reason = "The moments from before were kept, because the run did not complete"
     elif record.status is StageStatus.COMPLETED:
         reason = STAGE_TABLE[stage].empty_reason(record.result)

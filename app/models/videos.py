@@ -37,6 +37,7 @@ def describe_early_end(playable_seconds: float | None, ends_early: bool, declare
 
 
 def describe_moment_after_video_end(moment_end: float, video_seconds: float | None) -> str | None:
+    """Return a sentence with both times; None where the moment ends in time, or the duration is unknown."""
     if video_seconds is None or moment_end <= video_seconds + _END_TOLERANCE_SECONDS:
         return None
     return f"The moment ends at {moment_end:.1f} seconds, after the end of the video at {video_seconds:.1f} seconds"

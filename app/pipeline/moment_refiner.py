@@ -33,7 +33,7 @@ from app.pipeline.moments import delete_moments, group_refinements_by_original, 
 from app.pipeline.time_limits import limit_working_time
 from app.pipeline.transcripts import MomentWindow, find_moment_window, list_timed_words
 from app.repositories import ClipRepository, MomentRepository, RunRepository
-from app.repositories.moments import NewMomentWithId, make_moment_identifier
+from app.repositories.moments import NewMomentWithId, make_random_moment_identifier
 from app.repositories.stages import ClaimedRunRepository
 
 TIME_LIMIT_SECONDS = 600.0  # for all attempts at one moment, without their waiting for a turn
@@ -225,7 +225,7 @@ async def record_unchanged_moment(conn: Connection, context: RunContext, moment_
 def _make_refined_moment_row(target: RefinementTarget, refined: RefineResult, config_id: int) -> NewMomentWithId:
     return NewMomentWithId(
         id=target.refined_id,
-        identifier=make_moment_identifier(),
+        identifier=make_random_moment_identifier(),
         video_id=target.moment.video_id,
         start_time=refined.start,
         end_time=refined.end,

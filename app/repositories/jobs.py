@@ -33,7 +33,7 @@ class RunPreconditions:
 
 @dataclass(frozen=True, slots=True)
 class JobRun:
-    """A run that has not ended, or has within the last hour; `clips` are its counters of clips."""
+    """A pipeline run that has not ended, or has in the last hour; `clips` are its counters of clips."""
 
     identifier: str
     status: str

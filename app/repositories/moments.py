@@ -60,8 +60,7 @@ class MomentInsertion:
 _DEFAULTS: dict[str, Any] = dict.fromkeys(_OptionalMomentColumns.__annotations__) | {"is_refined": False}
 
 
-def make_moment_identifier() -> str:
-    """Return 16 random hexadecimal digits."""
+def make_random_moment_identifier() -> str:
     return secrets.token_hex(8)
 
 

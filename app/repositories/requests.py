@@ -25,7 +25,6 @@ class RejectedRequestRepository(Repository):
     """Rejected requests by the id of their stream entry, which Redis may reuse after it was flushed."""
 
     async def lock_request(self, key: str) -> None:
-        """Lock a request until the transaction ends, so that of equal ones only one is handled."""
         await lock_in_transaction(self._conn, f"requests:{key}")
 
     async def add_rejected_request(

@@ -51,6 +51,7 @@ class TranscriptRepository(Repository):
         return await fetch_one(self._conn, Transcript, _SELECT + " WHERE video_id = %(id)s", {"id": video_id})
 
     async def read_segments_json(self, video_identifier: str) -> tuple[TranscriptVersion, str | None] | None:
+        """Return the version of a video's transcript and its segments as JSON text; None where no video exists."""
         cursor = await self._conn.execute(
             """
             SELECT transcripts.id, transcripts.created_at, segment_timestamps::text

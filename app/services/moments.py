@@ -12,7 +12,7 @@ from app.database import Connection
 from app.models import Moment, Video
 from app.models.rows import find_root_moment
 from app.repositories import MomentRepository, VideoRepository
-from app.repositories.moments import MomentInsertion, MomentWithConfig, make_moment_identifier
+from app.repositories.moments import MomentInsertion, MomentWithConfig, make_random_moment_identifier
 
 MAX_MOMENT_SECONDS = 120
 # Users read and type rounded times: 20.1 is the end of a video of 20.0999 seconds.
@@ -42,7 +42,7 @@ async def add_moment(conn: Connection, video_identifier: str, start: float, end:
         raise InvalidMoment(title_problem or describe_time_problem(start, end, last))
     while True:
         insertion = await MomentRepository(conn).insert_if_free(
-            video_identifier, make_moment_identifier(), start, end, title
+            video_identifier, make_random_moment_identifier(), start, end, title
         )
         if insertion is None:
             raise VideoNotFound

@@ -288,7 +288,9 @@ def _list_finished_stages(ended_run: EndedRun) -> list[Stage]:
     finished: list[Stage] = []
     for stage in list_stages(ended_run.type):
         record = ended_run.stages.get(stage)
-        if record is None or not record.is_completed_or_skipped or record.is_undone or stage == ended_run.error_stage:
+        if record is None or not record.is_completed_or_skipped or record.are_results_rolled_back:
+            return finished
+        if stage == ended_run.error_stage:
             return finished
         finished.append(stage)
     return []

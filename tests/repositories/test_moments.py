@@ -9,7 +9,7 @@ import pytest
 
 from app.database import Connection
 from app.repositories import MomentRepository
-from app.repositories.moments import make_moment_identifier
+from app.repositories.moments import make_random_moment_identifier
 from tests.conftest import Statements
 from tests.factories import make_generation_config, make_moment, make_video
 
@@ -19,7 +19,7 @@ async def test_a_copied_moment_is_stored_as_it_was_given(conn: Connection, state
     (moment_id,) = await moments.reserve_moment_ids(1)
     values: dict[str, Any] = {
         "id": moment_id,
-        "identifier": make_moment_identifier(),
+        "identifier": make_random_moment_identifier(),
         "video_id": parent.video_id,
         "start_time": 12.25,
         "end_time": 18.5,
@@ -50,7 +50,7 @@ async def test_a_moment_is_not_refined_unless_it_says_so(conn: Connection) -> No
 
 
 def test_new_identifiers_are_16_hex_characters_and_differ() -> None:
-    made = {make_moment_identifier() for _ in range(1000)}
+    made = {make_random_moment_identifier() for _ in range(1000)}
     assert len(made) == 1000
     assert all(re.fullmatch("[0-9a-f]{16}", identifier) for identifier in made)
 
@@ -209,7 +209,7 @@ async def test_reserved_ids_are_nobody_elses(conn: Connection) -> None:
 def _new(moment_id: int, video_id: int, **values: Any) -> Any:
     return {
         "id": moment_id,
-        "identifier": make_moment_identifier(),
+        "identifier": make_random_moment_identifier(),
         "video_id": video_id,
         "start_time": 1.0,
         "end_time": 2.0,

@@ -31,7 +31,7 @@ from app.pipeline.moments import list_manual_moments, overlaps_any_moment
 from app.pipeline.transcripts import find_end_of_speech, list_segments, list_words
 from app.repositories import MomentRepository, RunRepository, TranscriptRepository, VideoRepository
 from app.repositories.contents import ReplacedMomentsRepository, VideoContentsRepository
-from app.repositories.moments import NewMomentWithId, make_moment_identifier
+from app.repositories.moments import NewMomentWithId, make_random_moment_identifier
 from app.repositories.stages import ClaimedRunRepository
 from app.storage import find_audio_file
 
@@ -232,7 +232,7 @@ async def _insert_moments(
     await MomentRepository(conn).insert_many(
         NewMomentWithId(
             id=moment_id,
-            identifier=make_moment_identifier(),
+            identifier=make_random_moment_identifier(),
             video_id=video_id,
             start_time=moment.start,
             end_time=moment.end,
