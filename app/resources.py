@@ -18,7 +18,7 @@ from app.core.redis import describe_redis_error, make_redis, translate_redis_err
 from app.core.retrying import FailedCall, RetryPolicy, call_with_retries
 from app.database import Database, OpenConnection, close_db, get_connection, init_db
 from app.services.health import ServerHealth
-from app.services.intake import create_request_group
+from app.services.intake import create_request_consumer_group
 from app.services.media import ExtractedAudioIndex
 from app.services.queue import StageNotifier
 from app.services.thumbnails import ThumbnailService
@@ -116,4 +116,4 @@ async def _prepare_redis(redis: Redis) -> None:
     if seeded:
         _log.info("Seeded %d model configs", seeded)
     await registry.bind_api_keys()
-    await create_request_group(redis)
+    await create_request_consumer_group(redis)

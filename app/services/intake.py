@@ -68,7 +68,7 @@ _UNEXPECTED = "The server failed at this request, its log has the reason"
 _TRANSIENT = (DatabaseUnavailable, DatabaseAhead, RedisUnavailable, StorageUnavailable)
 
 
-async def create_request_group(redis: Redis) -> None:
+async def create_request_consumer_group(redis: Redis) -> None:
     """Create the consumer group of the stream `pipeline:requests`, and the stream, unless they exist."""
     try:
         await redis.xgroup_create(REQUEST_STREAM, REQUEST_GROUP, id="0", mkstream=True)
@@ -109,7 +109,7 @@ class RejectedStreamEntry:
     id: str
     other_id: str
     fields: dict[str, str]
-    is_truncated: bool
+    are_fields_truncated: bool
 
     @classmethod
     def from_fields(cls, entry_id: str, fields: EntryFields) -> Self:
@@ -120,10 +120,10 @@ class RejectedStreamEntry:
             for name, value in first
         }
         kept = {name: value[:MAX_STORED_TEXT_LENGTH] for name, value in mask_values(texts).items()}
-        is_truncated = len(fields) > len(kept) or any(
+        are_fields_truncated = len(fields) > len(kept) or any(
             len(name) > MAX_STORED_NAME_LENGTH or len(value) > MAX_STORED_TEXT_LENGTH for name, value in first
         )
-        return cls(entry_id, f"{entry_id} {_digest_entry_fields(fields)}", kept, is_truncated)
+        return cls(entry_id, f"{entry_id} {_digest_entry_fields(fields)}", kept, are_fields_truncated)
 
 
 def parse_legacy_run_message(fields: EntryFields) -> str | None:
@@ -194,8 +194,8 @@ def _make_requested_run_identifier(entry_id: str, requested_id: str, video: str)
     return make_run_identifier(video, int(f"{milliseconds}{number:0>3}"))
 
 
-def _decode_for_jsonb(data: bytes) -> str:
-    return data.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+def _decode_for_jsonb(field_bytes: bytes) -> str:
+    return field_bytes.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
 
 def _digest_entry_fields(fields: EntryFields) -> str:
@@ -215,7 +215,7 @@ class StreamRequestIntake:
         self._redis = redis
         self._storage = storage
         self._notify = notify
-        self._run_requests = RunStarter(database, storage, redis, settings, notify)
+        self._run_starter = RunStarter(database, storage, redis, settings, notify)
 
     async def enqueue_or_reject(self, entry_id: str, fields: EntryFields) -> None:
         """Enqueue the run that an entry requests, or store the entry as rejected. Raises transient errors."""
@@ -223,63 +223,69 @@ class StreamRequestIntake:
         if (named := parse_legacy_run_message(fields)) is not None:
             await self._reject_message_of_unknown_run(named, RejectedStreamEntry.from_fields(entry_id, fields))
             return
-        requested, refusal, reason = None, None, ""
+        requested_run, address_refusal, reason = None, None, ""
         try:
-            requested = parse_requested_run(entry_id, fields, self._longest_config)
-            refusal = await self._validate_request(requested)
+            requested_run = parse_requested_run(entry_id, fields, self._longest_config)
+            address_refusal = await self._validate_request(requested_run)
         except Exception as error:
             reason = _describe_error_or_raise_transient(error)
         identifier = await self._accept_or_reject(
-            RejectedStreamEntry.from_fields(entry_id, fields), requested, refusal, reason
+            RejectedStreamEntry.from_fields(entry_id, fields), requested_run, address_refusal, reason
         )
         if identifier is not None:
             _log.info("Enqueued run %s for entry %s of another program", identifier, entry_id)
             await self._notify(identifier, _FIRST_STAGE)
 
-    async def _validate_request(self, requested: RequestedRun) -> AddressRefused | None:
+    async def _validate_request(self, requested_run: RequestedRun) -> AddressRefused | None:
         """Check a run like one of the HTTP API; return why the video's URL must not be downloaded, None if it may."""
-        url = requested.request.video_url
+        url = requested_run.request.video_url
         if url is not None:
-            return await self._run_requests.check_full_run_from_url(url, requested.request)
-        await self._run_requests.check_full_run(requested.video, requested.request)
+            return await self._run_starter.check_full_run_from_url(url, requested_run.request)
+        await self._run_starter.check_full_run(requested_run.video, requested_run.request)
         return None
 
     async def _accept_or_reject(
-        self, entry: RejectedStreamEntry, requested: RequestedRun | None, refusal: AddressRefused | None, reason: str
+        self,
+        entry: RejectedStreamEntry,
+        requested_run: RequestedRun | None,
+        address_refusal: AddressRefused | None,
+        reason: str,
     ) -> str | None:
         """Enqueue the run and return its identifier, or store the entry as rejected if there is a `reason`."""
         async with self._database.connect() as conn, conn.transaction():
             rejected = RejectedRequestRepository(conn)
-            await rejected.lock_request(requested.identifier if requested else entry.id)
+            await rejected.lock_request(requested_run.identifier if requested_run else entry.id)
             if await rejected.is_request_rejected(entry.id, entry.other_id, entry.fields):
                 return None
-            if requested is not None:
-                is_enqueued = await _is_enqueued(conn, requested)
+            if requested_run is not None:
+                is_enqueued = await _is_enqueued(conn, requested_run)
                 if is_enqueued:
                     return None
                 reason = _IDENTIFIER_TAKEN if is_enqueued is False else reason
-            if requested is not None and not reason:
+            if requested_run is not None and not reason:
                 try:
                     async with conn.transaction():
-                        return await self._enqueue_requested_run(conn, requested, refusal)
+                        return await self._enqueue_requested_run(conn, requested_run, address_refusal)
                 except Exception as error:
                     reason = _describe_error_or_raise_transient(error)
-            reason = _make_reason_storable(reason, is_truncated=entry.is_truncated)
+            reason = _mask_and_shorten_reason(reason, are_fields_truncated=entry.are_fields_truncated)
             await rejected.add_rejected_request(entry.id, entry.other_id, entry.fields, reason)
         _log.warning("Rejected entry %s of another program and stored it: %s", entry.id, reason)
         return None
 
     async def _enqueue_requested_run(
-        self, conn: Connection, requested: RequestedRun, refusal: AddressRefused | None
+        self, conn: Connection, requested_run: RequestedRun, address_refusal: AddressRefused | None
     ) -> str:
-        video, url = requested.video, requested.request.video_url
+        video, url = requested_run.video, requested_run.request.video_url
         if url is not None:
             preferred = _identifier_or_empty_if_invalid(video)
-            resolved = await find_or_add_video_of_url(conn, self._storage, url, requested.force_download, preferred)
-            if refusal is not None and not resolved.is_cached:
-                raise refusal
+            resolved = await find_or_add_video_of_url(conn, self._storage, url, requested_run.force_download, preferred)
+            if address_refusal is not None and not resolved.is_cached:
+                raise address_refusal
             video = resolved.video
-        return await enqueue_run(conn, video, RunType.FULL, requested.request, given_identifier=requested.identifier)
+        return await enqueue_run(
+            conn, video, RunType.FULL, requested_run.request, given_identifier=requested_run.identifier
+        )
 
     async def _reject_message_of_unknown_run(self, run_identifier: str, entry: RejectedStreamEntry) -> None:
         run = None
@@ -290,14 +296,14 @@ class StreamRequestIntake:
             await self._accept_or_reject(entry, None, None, _RUN_NOT_FOUND)
 
 
-async def _is_enqueued(conn: Connection, requested: RequestedRun) -> bool | None:
+async def _is_enqueued(conn: Connection, requested_run: RequestedRun) -> bool | None:
     """Return True if this run was enqueued before, None if not, False if another run has its identifier."""
-    known = await EndedRunRepository(conn).find_ended_run(run_identifier=requested.identifier)
+    known = await EndedRunRepository(conn).find_ended_run(run_identifier=requested_run.identifier)
     if known is None:  # an imported run has no request
-        imported = await RunRepository(conn).get_by_identifier(requested.identifier)
+        imported = await RunRepository(conn).get_by_identifier(requested_run.identifier)
         return None if imported is None else True
-    is_same_video = requested.request.video_url is not None or known.video == requested.video
-    is_same_request = mask_secrets_in_prompts(known.request) == mask_secrets_in_prompts(requested.request)
+    is_same_video = requested_run.request.video_url is not None or known.video == requested_run.video
+    is_same_request = mask_secrets_in_prompts(known.request) == mask_secrets_in_prompts(requested_run.request)
     return known.type is RunType.FULL and is_same_video and is_same_request
 
 
@@ -321,9 +327,9 @@ def _describe_error_or_raise_transient(error: Exception) -> str:
     return _UNEXPECTED
 
 
-def _make_reason_storable(reason: str, is_truncated: bool) -> str:
+def _mask_and_shorten_reason(reason: str, are_fields_truncated: bool) -> str:
     clean = escape_controls(mask_secrets(reason))[:_LONGEST_REASON]
-    return f"{clean} ({_TRUNCATED})" if is_truncated else clean
+    return f"{clean} ({_TRUNCATED})" if are_fields_truncated else clean
 
 
 def _identifier_or_empty_if_invalid(requested_identifier: str) -> str:

@@ -67,22 +67,24 @@ class LiveStatusStore:
         self, run: str, fields: Mapping[str, str], video: str | None, *, is_waiting: bool = False
     ) -> None:
         """Write the status of a run that has not ended; under its video's key if `video` is given."""
-        key = _make_run_key(run) if video is None else _make_video_key(video)
+        key = _make_run_status_key(run) if video is None else _make_video_status_key(video)
         seconds = _WAITING_SECONDS if is_waiting else _STATUS_SECONDS
-        await self._call_or_default(self._write_expiring_hash(key, fields, seconds), None)
+        await self._await_command_or_default(self._write_expiring_hash(key, fields, seconds), None)
 
     async def write_ended_status(self, run: str, video: str, fields: Mapping[str, str]) -> None:
         """Move the last status of an ended run from its video's key to its own, for a day."""
-        await self._call_or_default(self._move_status_to_ended_run(run, video, fields), None)
+        await self._await_command_or_default(self._move_status_to_ended_run(run, video, fields), None)
 
     async def read_status(self, run: str, video: str) -> dict[str, str]:
-        active: dict[str, str] = await self._call_or_default(self._redis.hgetall(_make_video_key(video)), {})
+        active: dict[str, str] = await self._await_command_or_default(
+            self._redis.hgetall(_make_video_status_key(video)), {}
+        )
         if active.get("request_id") == run:
             return active
-        return await self._call_or_default(self._redis.hgetall(_make_run_key(run)), {})
+        return await self._await_command_or_default(self._redis.hgetall(_make_run_status_key(run)), {})
 
     async def delete_active_status(self, run: str, video: str) -> None:
-        await self._call_or_default(self._delete_video_status_if_of_run(run, video), None)
+        await self._await_command_or_default(self._delete_video_status_if_of_run(run, video), None)
 
     async def _write_expiring_hash(self, key: str, fields: Mapping[str, str], seconds: int) -> None:
         async with self._redis.pipeline() as pipeline:
@@ -91,15 +93,15 @@ class LiveStatusStore:
             await pipeline.execute()
 
     async def _move_status_to_ended_run(self, run: str, video: str, fields: Mapping[str, str]) -> None:
-        await self._write_expiring_hash(_make_run_key(run), fields, _ENDED_SECONDS)
+        await self._write_expiring_hash(_make_run_status_key(run), fields, _ENDED_SECONDS)
         await self._delete_video_status_if_of_run(run, video)
 
     async def _delete_video_status_if_of_run(self, run: str, video: str) -> None:
         # Not atomic: two runs of one video exclude each other, and one that starts meanwhile writes its status again.
-        if await self._redis.hget(_make_video_key(video), "request_id") == run:
-            await self._redis.delete(_make_video_key(video))
+        if await self._redis.hget(_make_video_status_key(video), "request_id") == run:
+            await self._redis.delete(_make_video_status_key(video))
 
-    async def _call_or_default(self, command: Awaitable[Any], default: T) -> T | Any:
+    async def _await_command_or_default(self, command: Awaitable[Any], default: T) -> T | Any:
         """Await a Redis command; return `default` if Redis is unavailable, and log the begin and end of an outage."""
         seconds = min(self._answer_seconds, _OUTAGE_ANSWER_SECONDS) if self._is_unavailable else self._answer_seconds
         try:
@@ -160,11 +162,11 @@ def parse_stage_progress(fields: Mapping[str, str], stage: Stage) -> dict[str, i
     return found if any(found.values()) else None
 
 
-def _make_run_key(run_identifier: str) -> str:
+def _make_run_status_key(run_identifier: str) -> str:
     return f"{_RUN_PREFIX}{run_identifier}"
 
 
-def _make_video_key(video_identifier: str) -> str:
+def _make_video_status_key(video_identifier: str) -> str:
     return f"pipeline:{video_identifier}:active"
 
 
@@ -201,7 +203,7 @@ async def _await_with_timeout(command: Awaitable[Any], timeout_seconds: float) -
 async def delete_redis_keys_of_video(redis: Redis, identifier: str, run_identifiers: list[str]) -> int:
     active, _, _, history = named = [f"pipeline:{identifier}:{name}" for name in _VIDEO_KEY_NAMES]
     known = {*run_identifiers, *await redis.zrange(history, 0, -1), await redis.hget(active, "request_id")} - {None}
-    keys = {*named, *map(_make_run_key, known)}
+    keys = {*named, *map(_make_run_status_key, known)}
     own_runs = f"{_RUN_PREFIX}pipeline:{identifier}:"
     async for key in redis.scan_iter(f"{_escape_glob(own_runs)}*", _SCAN_COUNT):
         if _MILLISECONDS.fullmatch(key.removeprefix(own_runs)):

@@ -150,17 +150,17 @@ def describe_time_problem(start: float, end: float, duration: float | None) -> s
     if start < 0:
         return "start_time must be >= 0"
     if duration is not None and clamp_rounded_end(start, end, duration) > duration:
-        return f"end_time must be <= video duration ({_format_seconds_down(duration)} seconds)"
+        return f"end_time must be <= video duration ({_format_seconds_rounded_down(duration)} seconds)"
     if end <= start:
         return "end_time must be greater than start_time"
     if end - start > MAX_MOMENT_SECONDS + _NOISE_SECONDS:
-        length = _format_seconds_up(end - start)
+        length = _format_seconds_rounded_up(end - start)
         return f"Moment duration ({length} seconds) exceeds maximum of {MAX_MOMENT_SECONDS} seconds (2 minutes)"
     return ""
 
 
 def describe_moment_overlap(other_title: str | None, other_start: float, other_end: float) -> str:
-    times = f"{_format_seconds_down(other_start)}s - {_format_seconds_up(other_end)}s"
+    times = f"{_format_seconds_rounded_down(other_start)}s - {_format_seconds_rounded_up(other_end)}s"
     return f"Moment overlaps with existing moment '{other_title}' ({times})"
 
 
@@ -180,7 +180,7 @@ def snap_to_neighbour(start: float, end: float, other_start: float, other_end: f
     return start, end
 
 
-def _format_seconds_down(seconds: float) -> str:
+def _format_seconds_rounded_down(seconds: float) -> str:
     if seconds > _LONGEST_SECONDS:
         return f"{seconds:.1f}"
     for decimals in (1, 2):
@@ -190,7 +190,7 @@ def _format_seconds_down(seconds: float) -> str:
     return f"{max(seconds, 0):g}"
 
 
-def _format_seconds_up(seconds: float) -> str:
+def _format_seconds_rounded_up(seconds: float) -> str:
     if seconds > _LONGEST_SECONDS:
         return f"{seconds:.1f}"
     return f"{math.ceil((seconds - _TOLERANCE_SECONDS) * 10 - _NOISE_SECONDS) / 10:.1f}"

@@ -32,7 +32,7 @@ from app.repositories.stages import ModelAnswerRepository
 from app.services.media import has_audio_file
 from app.services.models import get_moment_model, get_transcription_model
 from app.services.queue import Notify, enqueue_run, make_conflict_error
-from app.services.video_urls import VideoOfUrl, check_video_file, check_video_url, find_or_add_video_of_url
+from app.services.video_urls import VideoOfUrl, check_video_url, find_or_add_video_of_url, update_is_cached
 from app.storage import Storage
 
 _log = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ class RunStarter:
                 raise refusal
             identifier = await enqueue_run(conn, resolved.video, RunType.FULL, replace(request, video_url=url))
         await self._notify(identifier, next_stage(RunType.FULL, {}))
-        return identifier, await check_video_file(self._storage, resolved)
+        return identifier, await update_is_cached(self._storage, resolved)
 
     async def check_full_run_from_url(self, url: str, request: RunRequest) -> AddressRefused | None:
         """Raise what is wrong with URL or options; return why the URL must not be downloaded, None if it may be."""

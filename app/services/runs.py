@@ -263,7 +263,7 @@ class RunRetrier:
         if stored is None:
             return {}
         existing = ExistingResults(
-            has_video_file=await self._file_exists(stored.video_file_url),
+            has_video_file=await self._stored_file_exists(stored.video_file_url),
             has_audio=await has_audio_file(self._storage, ended_run.video),
             has_transcript=stored.has_transcript,
             has_moments=stored.has_moments,
@@ -275,7 +275,7 @@ class RunRetrier:
             if (has_results := STAGE_TABLE[stage].has_results) and has_results(existing)
         }
 
-    async def _file_exists(self, url: str) -> bool:
+    async def _stored_file_exists(self, url: str) -> bool:
         try:
             await self._storage.stat(url)
         except FileMissing:

@@ -78,14 +78,14 @@ def parse_known_site_url(url: str) -> tuple[str, str] | None:
 
 def decode_non_ascii_escapes(text: str) -> str:
     """Return the text with non-ASCII escapes decoded and composed (NFC); other escapes stay."""
-    return to_nfc(_ESCAPES.sub(lambda escapes: _decode_utf8_bytes(unquote_to_bytes(escapes[0])), text))
+    return to_nfc(_ESCAPES.sub(lambda escapes: _decode_and_percent_escape(unquote_to_bytes(escapes[0])), text))
 
 
-def _decode_utf8_bytes(data: bytes) -> str:
-    return "".join(map(_escape_reserved_character, data.decode("utf-8", "surrogateescape")))
+def _decode_and_percent_escape(utf8_bytes: bytes) -> str:
+    return "".join(map(_percent_escape_unless_safe, utf8_bytes.decode("utf-8", "surrogateescape")))
 
 
-def _escape_reserved_character(character: str) -> str:
+def _percent_escape_unless_safe(character: str) -> str:
     if character in _UNRESERVED or (not character.isascii() and not "\udc80" <= character <= "\udcff"):
         return character
     return f"%{ord(character) & 0xFF:02X}"
@@ -197,7 +197,7 @@ def check_video_url(url: str) -> None:
         raise InvalidInput("video_url must name a file, and not only where files are")
 
 
-def hash_url(url: str) -> str:
+def hash_canonical_url(url: str) -> str:
     return hashlib.sha256(canonicalize_url(url).encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -208,7 +208,7 @@ def identifier_from_url(url: str) -> str:
     stem = _decode_file_stem(url)
     if _is_meaningful_file_stem(stem) and (plain := slugify_filename(stem)):
         return plain
-    return f"video-{hash_url(url)[:8]}"
+    return f"video-{hash_canonical_url(url)[:8]}"
 
 
 def title_from_url(url: str) -> str | None:
@@ -266,7 +266,7 @@ async def find_or_add_video_of_url(
             return VideoOfUrl(identifier, file_url, is_cached=False)
 
 
-async def check_video_file(storage: Storage, resolved: VideoOfUrl) -> VideoOfUrl:
+async def update_is_cached(storage: Storage, resolved: VideoOfUrl) -> VideoOfUrl:
     """Return `resolved` with `is_cached` as the storage reports it, unchanged while that is unavailable."""
     try:
         await storage.stat(resolved.video_file_url)

@@ -25,7 +25,7 @@ from app.services.intake import (
     REQUEST_GROUP,
     REQUEST_STREAM,
     StreamRequestIntake,
-    create_request_group,
+    create_request_consumer_group,
     is_transient_error,
 )
 from app.services.queue import Notify
@@ -104,7 +104,7 @@ class RequestStreamConsumer:
         except ResponseError as error:
             if not str(error).startswith(_GROUP_IS_GONE):
                 raise
-        await create_request_group(self._redis)
+        await create_request_consumer_group(self._redis)
         return []
 
     async def _read_pending_entry(self) -> list[StreamEntry]:

@@ -12,12 +12,12 @@ from app.database import Connection, open_async_connection
 from app.services.video_urls import (
     VideoOfUrl,
     canonicalize_url,
-    check_video_file,
     check_video_url,
     find_or_add_video_of_url,
-    hash_url,
+    hash_canonical_url,
     identifier_from_url,
     title_from_url,
+    update_is_cached,
 )
 from app.storage import Storage
 from tests.factories import make_video
@@ -58,7 +58,7 @@ def test_a_video_is_called_after_its_file(url: str, identifier: str) -> None:
 )
 def test_a_file_whose_name_says_nothing_is_called_after_its_address(name: str) -> None:
     url = f"{_CDN}/{name}"
-    assert identifier_from_url(url) == f"video-{hash_url(url)[:8]}"
+    assert identifier_from_url(url) == f"video-{hash_canonical_url(url)[:8]}"
     assert identifier_from_url(url) != identifier_from_url(f"https://other.example/{name}")
 
 
@@ -191,9 +191,9 @@ async def test_a_missing_video_file_is_reported(conn: Connection, tmp_path: Path
     path = make_file(tmp_path / "library" / "talk.mp4")
     await make_video(conn, identifier="talk", source_url=f"{_CDN}/talk.mp4", file_size_kb=1, cloud_url=path.as_uri())
     resolved = await _resolve(conn, storage, f"{_CDN}/talk.mp4")
-    assert await check_video_file(storage, resolved) == resolved
+    assert await update_is_cached(storage, resolved) == resolved
     path.unlink()
-    assert not (await check_video_file(storage, resolved)).is_cached
+    assert not (await update_is_cached(storage, resolved)).is_cached
     await storage.aclose()
 
 
@@ -309,4 +309,4 @@ def test_letters_are_composed() -> None:
 )
 def test_urls_that_may_lead_to_different_videos_stay_different(urls: list[str]) -> None:
     assert len({canonicalize_url(url) for url in urls}) == len(urls)
-    assert len({hash_url(url) for url in urls}) == len(urls)
+    assert len({hash_canonical_url(url) for url in urls}) == len(urls)
