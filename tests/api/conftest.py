@@ -16,6 +16,7 @@ from app.core.config import Settings
 from app.core.redis import make_redis
 from app.database import Connection, get_connection, get_db
 from app.main import create_app
+from tests.media.movies import make_movie
 
 
 @pytest.fixture
@@ -28,6 +29,17 @@ def settings(tmp_path: Path, redis_url: str) -> Settings:
         storage_url=(tmp_path / "media").as_uri(),
         library_dirs=(tmp_path / "library",),
     )
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    """The folder of the application's media."""
+    return tmp_path / "media"
+
+
+@pytest.fixture(scope="session")
+def movie(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return make_movie(tmp_path_factory.mktemp("movies") / "movie.mp4").read_bytes()
 
 
 @pytest.fixture

@@ -12,13 +12,7 @@ from httpx import AsyncClient, Response
 from app.database import Connection
 from app.repositories import VideoRepository
 from tests.factories import make_video
-from tests.media.movies import make_movie
 from tests.storage.stores import files_in
-
-
-@pytest.fixture(scope="module")
-def movie(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return make_movie(tmp_path_factory.mktemp("movies") / "movie.mp4").read_bytes()
 
 
 async def upload(client: AsyncClient, movie: bytes, filename: str, **params: str) -> dict[str, str]:

@@ -13,17 +13,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.media.movies import make_movie
 from tests.serving import ServerProcess, serving
 
 MB = 1024 * 1024
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc and limits other processes")
-
-
-@pytest.fixture
-def media(tmp_path: Path) -> Path:
-    return tmp_path / "media"
 
 
 @pytest.fixture
@@ -41,11 +35,6 @@ def start(folder: Path, media: Path, database_url: str, redis_url: str) -> Abstr
         data_dir=folder / "data",
         max_upload_bytes=400 * MB,
     )
-
-
-@pytest.fixture(scope="module")
-def movie(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return make_movie(tmp_path_factory.mktemp("movies") / "movie.mp4").read_bytes()
 
 
 def long_movie(movie: bytes, megabytes: int) -> Iterator[bytes]:

@@ -38,11 +38,6 @@ def storage(app: FastAPI) -> Storage:
     return storage
 
 
-@pytest.fixture
-def media(tmp_path: Path) -> Path:
-    return tmp_path / "media"
-
-
 def files_in(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob("*") if path.is_file()}
 
