@@ -4,6 +4,7 @@ import json
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -60,7 +61,7 @@ def shared_url(databases: Databases, template_url: str) -> str:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, shared_url: str, redis_url: str) -> Iterator[ServerProcess]:
-    """A server for them; the last one stops it."""
+    """A server for them."""
     folder = tmp_path_factory.mktemp("server")
     with serving(folder, database_url=shared_url, redis_url=redis_url, log_level="error") as server:
         yield server
@@ -117,13 +118,14 @@ async def test_who_knows_the_state_is_told_of_the_next_one(server: ServerProcess
 
 
 async def test_a_server_that_is_told_to_stop_lets_go_of_those_who_follow(
-    server: ServerProcess, shared_url: str
+    own_database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
-    async with open_async_connection(Settings(database_url=shared_url)) as conn:
+    async with open_async_connection(Settings(database_url=own_database_url)) as conn:
         await make_video(conn, identifier="three")
         await enqueue_run(conn, "three")
-    async with follow(server, "three") as pieces:
-        await anext(pieces)
-        server.process.send_signal(signal.SIGTERM)
-        assert [piece async for piece in pieces] == []
-    server.process.wait(60)
+    with serving(tmp_path, database_url=own_database_url, redis_url=redis_url, log_level="error") as server:
+        async with follow(server, "three") as pieces:
+            await anext(pieces)
+            server.process.send_signal(signal.SIGTERM)
+            assert [piece async for piece in pieces] == []
+        server.process.wait(60)
