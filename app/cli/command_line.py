@@ -181,7 +181,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run_command(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit status, or raise the error with which it failed."""
     arguments = sys.argv[1:] if arguments is None else arguments
     program = _SCRIPT if _COMPLETION_OPTIONS & set(arguments) else _PROGRAM
     command = get_command(commands)

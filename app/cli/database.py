@@ -115,7 +115,6 @@ def restore_database(file: _BackupPath) -> int:
 
 
 def _describe_missing_data(settings: "Settings") -> str:
-    """Name the data that a backup lacks."""
     media_location = settings.storage_url or settings.data_dir.absolute() / "media"
     return f"the media in {media_location}, and the models in Redis"
 

@@ -123,7 +123,7 @@ def print_import_summary(report: ImportReport, console: Console) -> None:
     _print_row_counts(report, console)
     for line in _describe_imported_files(report):
         console.print(line, markup=False)
-    lines = _format_first_entries(report)
+    lines = _format_first_entries_of_each_kind(report)
     for kind in EntryKind:
         if count := report.counts[kind]:
             console.print()
@@ -152,28 +152,28 @@ def _describe_imported_files(report: ImportReport) -> Iterator[str]:
     if report.copy:
         copied, verb = report.copied, "to be copied" if report.dry_run else "copied"
         new, old = (
-            _format_files(copied.new_files, copied.new_bytes),
-            _format_files(copied.old_files, copied.old_bytes),
+            _describe_file_total(copied.new_files, copied.new_bytes),
+            _describe_file_total(copied.old_files, copied.old_bytes),
         )
         yield f"{new} {verb}, {old} already there"
         if report.elsewhere:
             yield f"{report.elsewhere:,} rows name files in buckets or on other hosts, which are not copied"
     if report.in_place:
-        yield f"{report.in_place:,} files are served from where they lie; {_explain_library_dirs(report)}"
+        yield f"{report.in_place:,} files are served from where they lie; {_describe_needed_library_dirs(report)}"
 
 
-def _format_files(count: int, size: int) -> str:
+def _describe_file_total(count: int, size: int) -> str:
     return f"{count:,} files ({decimal(size)})"
 
 
-def _explain_library_dirs(report: ImportReport) -> str:
+def _describe_needed_library_dirs(report: ImportReport) -> str:
     setting = f"LIBRARY_DIRS={','.join(map(str, report.folders))}"
     if report.note_problem:
         return f"the server needs {setting}, because this failed: {report.note_problem}"
     return f"a server with another DATA_DIR needs {setting}"
 
 
-def _format_first_entries(report: ImportReport) -> dict[EntryKind, list[str]]:
+def _format_first_entries_of_each_kind(report: ImportReport) -> dict[EntryKind, list[str]]:
     lines: dict[EntryKind, list[str]] = {kind: [] for kind in EntryKind}
     for entry in report.read_entries():
         if len(lines[EntryKind(entry["kind"])]) < _LINES_PER_KIND:

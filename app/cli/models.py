@@ -52,21 +52,21 @@ _Key = Annotated[str, typer.Argument(metavar="KEY", parser=_parse_model_key)]
 @models.command("list")
 def print_models() -> int:
     """List all models."""
-    _print_models_table(_call_with_registry(lambda registry: registry.list_models()))
+    _print_models_table(_call_with_model_registry(lambda registry: registry.list_models()))
     return 0
 
 
 @models.command("show")
 def print_model(key: _Key) -> int:
     """Show one model."""
-    _print_model_fields(key, _call_with_registry(lambda registry: registry.get_existing_model(key)))
+    _print_model_fields(key, _call_with_model_registry(lambda registry: registry.get_existing_model(key)))
     return 0
 
 
 @models.command("delete")
 def delete_model(key: _Key) -> int:
     """Delete one model."""
-    _call_with_registry(lambda registry: registry.delete_model(key))
+    _call_with_model_registry(lambda registry: registry.delete_model(key))
     _console.print(f"Deleted {key}", markup=False)
     return 0
 
@@ -78,7 +78,7 @@ def seed_models(
     ] = False,
 ) -> int:
     """Fill an empty registry with the defaults."""
-    count = _call_with_registry(lambda registry: registry.seed_defaults(force=force))
+    count = _call_with_model_registry(lambda registry: registry.seed_defaults(force=force))
     _console.print(f"Seeded {count} models")
     return 0
 
@@ -115,14 +115,14 @@ def set_model(
     if api_key or no_api_key:
         given["api_key"] = _read_api_key() if api_key else ""
     changes = _parse_model_changes(given)
-    stored = _call_with_registry(lambda registry: _create_or_update_model(registry, key, changes))
+    stored = _call_with_model_registry(lambda registry: _create_or_update_model(registry, key, changes))
     _print_model_fields(key, stored)
     if stored.is_key_removed:
         _console.print(KEY_REMOVED_NOTICE, markup=False)
     return 0
 
 
-def _call_with_registry(action: "Callable[[ModelRegistry], Awaitable[T]]") -> T:
+def _call_with_model_registry(action: "Callable[[ModelRegistry], Awaitable[T]]") -> T:
     from redis.exceptions import RedisError
 
     from app.ai.registry import ModelRegistry
@@ -162,8 +162,7 @@ def _parse_model_changes(given: Mapping[str, Any]) -> Mapping[str, Any]:
         raise InvalidInput(describe_validation_error(f"--{option}", problem)) from None
 
 
-def _read_api_key() -> str:
-    """Read the API key of a model from the environment, a prompt or standard input, where no process list shows it."""
+def _read_api_key() -> str:  # from where no list of processes and no history of commands shows it
     if secret := os.environ.get(_KEY_VARIABLE):
         return secret
     secret = getpass.getpass("API key: ") if sys.stdin.isatty() else sys.stdin.readline().strip()

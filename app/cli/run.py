@@ -114,7 +114,6 @@ def serve_or_run_video(
 
 
 def _run_and_print_moments(video: str, request: RunRequest) -> int:
-    """Execute one run, print the moments of its video, and return the exit status."""
     import asyncio
 
     with open_migrated_servers(redis=True, log_level="warning") as settings:

@@ -92,7 +92,6 @@ class RunProgressLines:
 
 
 def open_run_progress(console: Console) -> RunProgress:
-    """Return progress bars on a terminal, and lines elsewhere."""
     return RunProgressBars(console) if console.is_terminal else RunProgressLines(console)
 
 
@@ -124,7 +123,7 @@ def _describe_progress(record: StageRecord) -> str:
 
 def print_moments(moments: Sequence[Moment], clips: Sequence[Clip], console: Console) -> None:
     """Print the original moments in order of time, each followed by its refinements, with the paths of their clips."""
-    rows = list(_make_rows(moments, {clip.moment_id: clip for clip in clips}))
+    rows = list(_make_moment_rows(moments, {clip.moment_id: clip for clip in clips}))
     if not rows:
         console.print("No moments were found", markup=False)
         return
@@ -132,17 +131,17 @@ def print_moments(moments: Sequence[Moment], clips: Sequence[Clip], console: Con
     print_table(console, [start, end, Column("moment"), Column("clip", overflow="fold")], rows)
 
 
-def _make_rows(moments: Sequence[Moment], clips: Mapping[int, Clip]) -> Iterator[Sequence[str]]:
+def _make_moment_rows(moments: Sequence[Moment], clips: Mapping[int, Clip]) -> Iterator[Sequence[str]]:
     by_time = sorted(moments, key=lambda moment: (moment.start_time, moment.id))
     for original in by_time:
         if not original.is_refined:
-            yield _make_row(original, original.title, clips)
+            yield _make_moment_row(original, original.title, clips)
             for moment in by_time:
                 if moment.is_refined and moment.parent_id == original.id:
-                    yield _make_row(moment, "refined", clips)
+                    yield _make_moment_row(moment, "refined", clips)
 
 
-def _make_row(moment: Moment, title: str, clips: Mapping[int, Clip]) -> Sequence[str]:
+def _make_moment_row(moment: Moment, title: str, clips: Mapping[int, Clip]) -> Sequence[str]:
     clip = clips.get(moment.id)
     location = _describe_file_location(clip.cloud_url) if clip else ""
     return _format_time(moment.start_time), _format_time(moment.end_time), title, location
@@ -154,7 +153,6 @@ def _format_time(seconds: float) -> str:
 
 
 def _describe_file_location(url: str) -> str:
-    """Return the path of a `file:` URL, relative to the working folder where it lies in it; another URL as it is."""
     if not url.startswith("file:"):
         return url
     path = path_from_url(url)

@@ -21,7 +21,6 @@ _console = open_console()
 
 
 def run_server() -> int:
-    """Serve the API until a signal ends it, and return the exit status."""
     is_embedded = uses_embedded_postgres(get_settings())
     with open_migrated_servers(redis=True, share=False) as settings:
         if settings.run_pipeline_worker is None:

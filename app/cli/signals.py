@@ -19,9 +19,9 @@ def exit_on_signals() -> Iterator[None]:
             raise SystemExit(128 + number)
         interrupt(signal.SIGINT, frame)  # that of asyncio cancels the main task, which an exception would not end well
 
-    with _signal_handler(signal.SIGTERM, interrupt_program), ExitStack() as stack:
+    with _handle_signal_with(signal.SIGTERM, interrupt_program), ExitStack() as stack:
         if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
-            stack.enter_context(_signal_handler(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM)))
+            stack.enter_context(_handle_signal_with(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM)))
         try:
             yield
         except KeyboardInterrupt:
@@ -43,7 +43,7 @@ def exit_normally_on_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _signal_handler(number: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def _handle_signal_with(number: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     before = signal.signal(number, handler)
     try:
         yield

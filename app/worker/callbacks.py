@@ -74,7 +74,7 @@ def _make_signature_headers(settings: Settings, message_id: str, body: bytes) ->
 async def _send_and_record_callback(database: Database, settings: Settings, callback: DueCallback) -> None:
     try:
         await post_signed_callback(
-            settings, callback.url, _make_callback_payload(callback), _make_callback_message_id(callback)
+            settings, callback.url, _make_callback_payload(callback), _make_stable_callback_message_id(callback)
         )
     except VideoMomentsError as error:
         await _record_callback_failure(database, callback, escape_controls(mask_secrets(str(error))))
@@ -94,9 +94,8 @@ async def _record_callback_failure(database: Database, callback: DueCallback, re
         await CallbackRepository(conn).mark_failed(callback, reason, callback_retry_pause(callback.attempts))
 
 
-def _make_callback_message_id(callback: DueCallback) -> str:
-    """Return the same header-safe id for each attempt, so that a receiver can skip repeated ones."""
-    return f"msg_{hashlib.sha256(callback.identifier.encode()).hexdigest()[:32]}"
+def _make_stable_callback_message_id(callback: DueCallback) -> str:
+    return f"msg_{hashlib.sha256(callback.identifier.encode()).hexdigest()[:32]}"  # receivers skip a repeated one
 
 
 def _make_callback_payload(callback: DueCallback) -> dict[str, Any]:

@@ -171,13 +171,13 @@ class StageExecution:
 
         rule = self._loaded_stage.definition.retry
         return await call_with_retries(
-            lambda: retry_outage(self._log_subject, call_again, is_idle=False),
+            lambda: retry_outage(self._description_for_log, call_again, is_idle=False),
             RetryPolicy(self._is_failure_retried, lambda _: rule.seconds_before_retry(self.context.run.attempt)),
             before_wait=self._start_next_attempt,
         )
 
     @property
-    def _log_subject(self) -> str:
+    def _description_for_log(self) -> str:
         return f"Stage {self._stage} of run {self.context.run.identifier}"
 
     def _is_failure_retried(self, failure: BaseException) -> bool:
@@ -194,7 +194,7 @@ class StageExecution:
         limit = self._loaded_stage.definition.time_limit
         if not limit.per_video_second:
             return limit.seconds
-        video = await retry_outage(self._log_subject, self.context.find_video)
+        video = await retry_outage(self._description_for_log, self.context.find_video)
         return limit.seconds + limit.per_video_second * ((video and video.duration_seconds) or 0.0)
 
     async def _record_stage_as_waiting(self) -> None:
@@ -209,7 +209,6 @@ class StageExecution:
         await self._write_claimed_run(lambda claimed: claimed.save_stage_record(self.context.run, record))
 
     async def _wait_for_stage_or_stop(self, stage_task: asyncio.Task[StageRecord]) -> None:
-        """Wait until the task ends, or cancel it when a stop is requested; one that goes on can write nothing more."""
         stopped = asyncio.create_task(self._stopped.wait())
         try:
             await asyncio.wait({stage_task, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -217,7 +216,9 @@ class StageExecution:
             stopped.cancel()
             if not stage_task.done():
                 stage_task.cancel()
-                await asyncio.wait({stage_task}, timeout=self._timings.shutdown_timeout)
+                await asyncio.wait(
+                    {stage_task}, timeout=self._timings.shutdown_timeout
+                )  # one that goes on writes nothing
 
     async def _store_end_of_stage(self, stage_task: asyncio.Task[StageRecord]) -> StageEnd:
         """Move the run to its next stage, end it, or release it, by the result of the task; return what follows."""
@@ -248,7 +249,7 @@ class StageExecution:
         begun = self.records.get(self._stage, StageRecord(StageStatus.PENDING))
         return replace(begun, status=StageStatus.FAILED, error=reason)
 
-    def _complete_record(self, record: StageRecord) -> StageRecord:
+    def _set_end_of_record(self, record: StageRecord) -> StageRecord:
         """Add the time of the end and the progress counters, mask secrets, and keep the record."""
         if record.status is not StageStatus.SKIPPED and record.completed_at is None:
             record = replace(record, completed_at=time.time(), progress=self.context.progress)
@@ -257,7 +258,7 @@ class StageExecution:
 
     async def _advance_run(self, record: StageRecord) -> StageEnd:
         """Move the run to its next stage, or end it after the last one, or where a cancellation is requested."""
-        record, run = self._complete_record(record), self.context.run
+        record, run = self._set_end_of_record(record), self.context.run
         stage = next_stage(run.type, self.records)
         if stage in self.records and self.records[stage].is_completed_or_skipped:
             return await self._end_run(make_run_outcome_from_stages(self.records), record)
@@ -272,13 +273,13 @@ class StageExecution:
         return StageEnd(next_stage=stage)
 
     async def _fail_run(self, failed_record: StageRecord) -> StageEnd:
-        record = self._complete_record(failed_record)
+        record = self._set_end_of_record(failed_record)
         return await self._end_run(make_run_outcome(self.records, RunStatus.FAILED, self._stage, record.error), record)
 
     async def _cancel_run(self) -> StageEnd:
         record = self.records.get(self._stage)
         if record is not None and record.is_waiting_or_processing:
-            record = self._complete_record(replace(record, status=StageStatus.CANCELLED))
+            record = self._set_end_of_record(replace(record, status=StageStatus.CANCELLED))
         return await self._end_run(RunOutcome(RunStatus.CANCELLED), record)
 
     async def _end_run(self, outcome: RunOutcome, record: StageRecord | None) -> StageEnd:

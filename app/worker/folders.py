@@ -20,19 +20,17 @@ class RunFolders:
     def __init__(self, settings: Settings) -> None:
         self._root = settings.data_dir / "work"
 
-    def get_path(self, run_identifier: str) -> Path:
-        """Return the path of a run's folder, which may not exist yet."""
+    def get_folder_path(self, run_identifier: str) -> Path:
         return self._root / hashlib.sha256(run_identifier.encode()).hexdigest()[:32]
 
     async def remove_folder(self, run_identifier: str) -> None:
-        await asyncio.to_thread(_remove_folder, self.get_path(run_identifier))
+        await asyncio.to_thread(_remove_folder, self.get_folder_path(run_identifier))
 
     async def remove_folders_of_ended_runs(self, database: Database, executing_runs: Iterable[str]) -> None:
-        """Remove the folders of runs that have ended or were deleted, except those of runs that still execute here."""
         folders = await asyncio.to_thread(self._list_folders)
         async with database.connect() as conn:  # after the folders: of a run that began since, none is listed
             running = await StageQueueRepository(conn).list_identifiers_of_running_runs()
-        for folder in folders - {self.get_path(identifier) for identifier in running.union(executing_runs)}:
+        for folder in folders - {self.get_folder_path(identifier) for identifier in running.union(executing_runs)}:
             await asyncio.to_thread(_remove_folder, folder)
 
     def _list_folders(self) -> set[Path]:

@@ -74,11 +74,10 @@ class WorkerHeartbeats:
         for execution in self._executions.values():
             execution.request_stop(StopReason.RELEASED)
 
-    async def run_until_cancelled(self) -> None:
-        """Send heartbeats and publish live statuses in two tasks: an outage of Redis delays no heartbeat."""
-        async with asyncio.TaskGroup() as tasks:
+    async def send_heartbeats_and_statuses(self) -> None:
+        async with asyncio.TaskGroup() as tasks:  # an outage of Redis delays no heartbeat
             tasks.create_task(self._send_heartbeats())
-            tasks.create_task(self._publish_live_statuses())
+            tasks.create_task(self._publish_changed_statuses())
 
     async def _send_heartbeats(self) -> None:
         loop, sent_at = asyncio.get_running_loop(), 0.0
@@ -113,22 +112,18 @@ class WorkerHeartbeats:
             elif claim.cancel_requested:
                 execution.request_stop(StopReason.CANCELLED)
 
-    async def _publish_live_statuses(self) -> None:
-        """Publish each status in Redis when it changes and with each heartbeat, until cancelled.
-
-        Nothing is published while PostgreSQL is unavailable: another worker may have the stage.
-        """
+    async def _publish_changed_statuses(self) -> None:
         while True:
             await self._has_work.wait()
-            if self._is_owner:
+            if self._is_owner:  # while PostgreSQL is unavailable, another worker may have the stage
                 errors = await asyncio.gather(
-                    *map(self._publish_live_status, list(self._executions.values())), return_exceptions=True
+                    *map(self._publish_status_if_changed, list(self._executions.values())), return_exceptions=True
                 )
                 for error in filter(None, errors):
                     _log.error("The status of a run is not shown", exc_info=error)
             await asyncio.sleep(self._timings.status_interval)
 
-    async def _publish_live_status(self, execution: StageExecution) -> None:
+    async def _publish_status_if_changed(self, execution: StageExecution) -> None:
         run, now = execution.context.run, asyncio.get_running_loop().time()
         fields, (published, published_at) = execution.make_live_status(), self._published.get(run.id, ({}, 0.0))
         if execution.is_ending or (fields == published and now - published_at < self._timings.heartbeat_interval):

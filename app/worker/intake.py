@@ -82,7 +82,7 @@ class RequestStreamConsumer:
                     await self._process_and_acknowledge(entry_id.decode(), fields)
             except Exception:
                 _log.exception("Failed to read or to settle a request of another program")
-                await self._sleep_unless_stopped(_PAUSE_SECONDS)
+                await self._sleep_or_raise_cancelled(_PAUSE_SECONDS)
         with suppress(RedisError, OSError):
             await self._delete_own_consumer()
 
@@ -136,7 +136,6 @@ class RequestStreamConsumer:
         return list(reply[0][1]) if reply else []
 
     async def _delete_stale_consumers(self) -> None:
-        """Delete consumers that have been idle for a day, and whose pending entries were claimed."""
         try:
             consumers = await self._redis.xinfo_consumers(REQUEST_STREAM, REQUEST_GROUP)
             for consumer in consumers:
@@ -146,9 +145,8 @@ class RequestStreamConsumer:
             _log.debug("Consumers of the group stay: %s", describe_redis_error(error))
 
     async def _delete_own_consumer(self) -> None:
-        """Leave the group, unless entries are pending for this consumer, which would be lost with it."""
         pending: Any = await self._redis.xpending_range(REQUEST_STREAM, REQUEST_GROUP, "-", "+", 1, self.name)
-        if not pending and not self._has_pending:
+        if not pending and not self._has_pending:  # pending entries would be lost with the consumer
             await self._redis.xgroup_delconsumer(REQUEST_STREAM, REQUEST_GROUP, self.name)
 
     async def _call_until_stopped(self, call: Callable[[], Awaitable[T]]) -> T:
@@ -159,13 +157,12 @@ class RequestStreamConsumer:
             self._outage_log.log_outage_once(failed.error)
 
         result = await call_with_retries(
-            call, _TRANSIENT_POLICY, before_wait=note_failure, sleep=self._sleep_unless_stopped
+            call, _TRANSIENT_POLICY, before_wait=note_failure, sleep=self._sleep_or_raise_cancelled
         )
         self._outage_log.log_recovery()
         return result
 
-    async def _sleep_unless_stopped(self, seconds: float) -> None:
-        """Raises `CancelledError` where the consumer is stopped before or while it sleeps."""
+    async def _sleep_or_raise_cancelled(self, seconds: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()

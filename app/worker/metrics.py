@@ -30,7 +30,7 @@ def load_metrics_middleware(settings: Settings) -> PrometheusMiddleware | None:
     if _middleware is None:
         try:
             _check_address_is_free(*address)
-            folder = _make_metrics_folder()
+            folder = _make_temporary_metrics_folder()
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
             raise ConfigurationError(f"Cannot serve WORKER_METRICS at {settings.worker_metrics}: {reason}") from None
@@ -41,13 +41,11 @@ def load_metrics_middleware(settings: Settings) -> PrometheusMiddleware | None:
 
 
 def _check_address_is_free(host: str, port: int) -> None:
-    """Raise `OSError` for an address in use or not of this machine: the middleware would only log it."""
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    socket.create_server(address[:2], family=family).close()
+    socket.create_server(address[:2], family=family).close()  # the middleware only logs an address in use
 
 
-def _make_metrics_folder() -> Path:
-    """Create the temporary folder of prometheus-client's files, which is removed when the process ends."""
+def _make_temporary_metrics_folder() -> Path:
     folder = TemporaryDirectory(prefix="videomoments-metrics-")
     atexit.register(folder.cleanup)
     if shutil.disk_usage(folder.name).free < _FREE_BYTES:

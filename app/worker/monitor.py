@@ -93,7 +93,6 @@ class QueueMonitor:
         return ()
 
     async def _run_waiting_stages(self, *, only_stalled: bool = False) -> None:
-        """Start as many waiting stages as the worker has capacity for; the next poll finds the others."""
         async with self._database.connect() as conn:
             queue = StageQueueRepository(conn)
             waiting = await queue.list_waiting_stages(

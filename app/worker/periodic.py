@@ -44,8 +44,7 @@ class PeriodicTasks:
     def start_scheduler(self) -> None:
         self._scheduler = asyncio.create_task(self._run_scheduler())
 
-    async def cancel_all(self, timeout_seconds: float) -> None:
-        """Cancel the scheduler and the running tasks, and wait for their end, no longer than the timeout."""
+    async def cancel_all_tasks(self, timeout_seconds: float) -> None:
         if self._scheduler is not None:
             self._scheduler.cancel()
             with suppress(asyncio.CancelledError):

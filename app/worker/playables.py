@@ -74,7 +74,6 @@ class PlayableCopyMaker:
             return await files.claim_next_file(self._name, self._timings.stalled_after, _ATTEMPTS)
 
     async def _make_copy_or_record_failure(self, file: ClaimedVideoFile) -> None:
-        """Process the file; postpone it, or store its failure, on errors. Raises `RunLost` and database errors."""
         try:
             await self._make_copy_if_needed(file)
         except _CopyWriteFailed as error:
@@ -109,7 +108,7 @@ class PlayableCopyMaker:
         copy_plan = await self._run_with_heartbeats(
             file,
             PlayableCopyStatus.INSPECTING,
-            partial(_plan_copy_of_stored_file, self._storage, file, self._max_hours),
+            partial(_plan_playable_copy_of_stored_file, self._storage, file, self._max_hours),
         )
         if copy_plan is None:
             await self._replace_stored_copies(file, PlayableCopyStatus.UNNEEDED, None)
@@ -131,14 +130,13 @@ class PlayableCopyMaker:
             target = folder / f"copy{copy_plan.extension}"
             size = (await self._storage.stat(file.source_url)).size
             await asyncio.to_thread(check_free_space, folder, size, "the playable copy")
-            making = partial(_make_copy_of_stored_file, self._storage, file.source_url, copy_plan, target)
+            making = partial(_make_playable_copy_of_stored_file, self._storage, file.source_url, copy_plan, target)
             await self._run_with_heartbeats(file, PlayableCopyStatus.MAKING, making)
             await self._store_copy(file, target)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _remove_abandoned_folders(self, file: ClaimedVideoFile) -> None:
-        """Remove the temporary folders of earlier attempts at this file, and of files that no worker has claimed."""
         folders = await asyncio.to_thread(lambda: list(self._root.glob("*")))
         async with self._database.connect() as conn:  # after the folders: of a copy that began since, none is listed
             claimed_video_ids = await PlayableCopyRepository(conn).list_claimed_video_ids() - {file.video_id}
@@ -149,7 +147,7 @@ class PlayableCopyMaker:
 
     async def _store_copy(self, file: ClaimedVideoFile, local_copy: Path) -> None:
         key = f"{playable_folder_key(file.video)}/{secrets.token_hex(8)}{local_copy.suffix}"
-        heartbeat_task = asyncio.create_task(self._send_heartbeats(file, PlayableCopyStatus.MAKING))
+        heartbeat_task = asyncio.create_task(self._send_file_heartbeats(file, PlayableCopyStatus.MAKING))
         try:
             stored = await self._storage.put(key, local_copy)
         finally:
@@ -167,7 +165,7 @@ class PlayableCopyMaker:
         """Run a call in a thread, with heartbeats meanwhile. Raises `RunLost` where the claim of the file is lost."""
         stopping = threading.Event()
         working = asyncio.create_task(_makers.run_shielded(partial(blocking_call, stopping), on_cancel=stopping.set))
-        heartbeat_task = asyncio.create_task(self._send_heartbeats(file, status))
+        heartbeat_task = asyncio.create_task(self._send_file_heartbeats(file, status))
         try:
             await asyncio.wait({working, heartbeat_task}, return_when=asyncio.FIRST_COMPLETED)
             if heartbeat_task.done():
@@ -178,8 +176,7 @@ class PlayableCopyMaker:
                 task.cancel()
             await asyncio.gather(working, heartbeat_task, return_exceptions=True)
 
-    async def _send_heartbeats(self, file: ClaimedVideoFile, status: PlayableCopyStatus) -> None:
-        """Send heartbeats of the claimed file until cancelled. Raises `RunLost` once the claim is lost."""
+    async def _send_file_heartbeats(self, file: ClaimedVideoFile, status: PlayableCopyStatus) -> None:
         while True:
             with suppress(psycopg.Error, DatabaseUnavailable):
                 async with self._database.connect() as conn:
@@ -211,14 +208,14 @@ class PlayableCopyMaker:
                     await self._storage.delete(copy_url)
 
 
-def _plan_copy_of_stored_file(
+def _plan_playable_copy_of_stored_file(
     storage: Storage, file: ClaimedVideoFile, max_hours: float, stopping: threading.Event
 ) -> PlayableCopyPlan | None:
     with storage.open_blocking(file.source_url) as video:
         return plan_playable_copy(video, stopping, file.declares_more, max_hours)
 
 
-def _make_copy_of_stored_file(
+def _make_playable_copy_of_stored_file(
     storage: Storage, url: str, copy_plan: PlayableCopyPlan, target: Path, stopping: threading.Event
 ) -> None:
     try:

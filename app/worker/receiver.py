@@ -73,7 +73,7 @@ class StageMessageReceiver:
         await self._broker.shutdown()
 
     async def _disconnect_until_read_ends(self, read_task: asyncio.Task[None]) -> None:
-        """End a read whose cancellation asyncio.wait_for lost (Python 3.11): redis-py reconnects once, then raises."""
+        # asyncio.wait_for of Python 3.11 loses some cancellations; redis-py reconnects once, and then raises.
         for _ in range(_MAX_DISCONNECTS):
             if read_task.done():
                 return

@@ -92,14 +92,14 @@ class Worker:
         """Start the tasks of the worker, which also wait for a PostgreSQL or Redis that is unavailable."""
         if self._stages is None:
             self._stages = await asyncio.to_thread(load_stages, self._kinds)
-        self._heartbeat_task = asyncio.create_task(self._heartbeats.run_until_cancelled())
+        self._heartbeat_task = asyncio.create_task(self._heartbeats.send_heartbeats_and_statuses())
         timings = self._timings
         self._monitor.start_stall_detection()
         self._periodic.add_task("queue", timings.poll_interval, self._monitor.poll_queue)
         self._periodic.add_task(
             "callbacks", timings.poll_interval, partial(send_due_callbacks, self._database, self._settings)
         )
-        self._periodic.add_task("leftovers", timings.cleaning_interval, self._clean_up)
+        self._periodic.add_task("leftovers", timings.cleaning_interval, self._remove_leftovers_of_dead_workers)
         if WorkKind.CLIPS in self._kinds:
             self._periodic.add_task("playable copies", timings.poll_interval, self._playables.make_waiting_copies)
         self._intake_task = asyncio.create_task(self._intake.consume_until_cancelled())
@@ -118,7 +118,7 @@ class Worker:
         timeout_seconds = self._timings.drain_timeout + self._timings.shutdown_timeout + 1
         stops = {
             asyncio.create_task(self._heartbeats.drain_executions(), name="heartbeats"),
-            asyncio.create_task(self._periodic.cancel_all(timeout_seconds), name="periodic work"),
+            asyncio.create_task(self._periodic.cancel_all_tasks(timeout_seconds), name="periodic work"),
             asyncio.create_task(_cancel_task(self._intake_task), name="intake"),
             asyncio.create_task(self._receiver.stop_receiving(), name="receiver"),
             asyncio.create_task(self._wait_for_running_stages(timeout_seconds), name="stages"),
@@ -183,7 +183,7 @@ class Worker:
             return await StageQueueRepository(conn).claim_stage(run_identifier, stage, self.name, stalled_after, limit)
 
     def _make_stage_execution(self, run: ClaimedRun) -> StageExecution:
-        folder = self._folders.get_path(run.identifier)
+        folder = self._folders.get_folder_path(run.identifier)
         context = RunContext(run, self._settings, self._database, self._storage, self._models, folder)
         execution = StageExecution(context, (self._stages or {})[run.stage], self._timings)
         if self._stopping.is_set():
@@ -211,7 +211,6 @@ class Worker:
             await self._notify_next_waiting_run(run.stage)
 
     async def _notify_next_waiting_run(self, stage: Stage) -> None:
-        """Send the message of the next run that waits for a slot at a limited stage, if any."""
         try:
             async with self._database.connect() as conn:
                 waiting = await StageQueueRepository(conn).take_next_waiting_stage(stage, self._monitor.stalled_after)
@@ -239,7 +238,7 @@ class Worker:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _clean_up(self) -> None:
+    async def _remove_leftovers_of_dead_workers(self) -> None:
         await self._remove_folders_of_ended_runs()
         await self._receiver.remove_dead_consumers()
 

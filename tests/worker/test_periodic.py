@@ -33,7 +33,7 @@ async def test_a_function_is_called_again_and_again_until_the_end() -> None:
     periodic.add_task("count", 1.0, function)
     periodic.start_scheduler()
     await function.until(2)
-    await periodic.cancel_all(5)
+    await periodic.cancel_all_tasks(5)
     calls = function.calls
     await asyncio.sleep(1.5)
     assert function.calls == calls
@@ -48,7 +48,7 @@ async def test_a_call_that_takes_long_is_not_joined_by_another_and_ends_with_the
     await asyncio.sleep(2.5)
     assert function.calls == 1
     async with asyncio.timeout(60):
-        await periodic.cancel_all(300)
+        await periodic.cancel_all_tasks(300)
 
 
 async def test_a_clock_that_is_set_back_does_not_stop_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +59,7 @@ async def test_a_clock_that_is_set_back_does_not_stop_the_calls(monkeypatch: pyt
     real = time.time
     monkeypatch.setattr("app.worker.periodic.time.time", lambda: real() - 3600)
     await function.until(2)
-    await periodic.cancel_all(5)
+    await periodic.cancel_all_tasks(5)
 
 
 @pytest.mark.parametrize("error", [psycopg.OperationalError("away"), ValueError("defect")])
@@ -70,4 +70,4 @@ async def test_an_error_ends_no_calls(error: Exception) -> None:
     periodic.start_scheduler()
     await function.until(2)
     await other.until(2)
-    await periodic.cancel_all(5)
+    await periodic.cancel_all_tasks(5)
