@@ -73,8 +73,8 @@ async def _start_or_join_run(video: str, request: RunRequest, resources: Resourc
     if _URL.match(video):
         _, resolved = await run_starter.start_full_run_from_url(video, request, force=False)
         return resolved.video
-    size = _get_file_size(video)
-    identifier = to_nfc(video) if size is None else await _upload_or_find_video(Path(video), size, resources, progress)
+    is_file = await asyncio.to_thread(Path(video).is_file)
+    identifier = await _upload_or_find_video(Path(video), resources, progress) if is_file else to_nfc(video)
     try:
         if not is_valid_identifier(identifier):
             raise VideoNotFound
@@ -94,13 +94,9 @@ async def _join_running_run(video: str, resources: Resources, progress: RunProgr
     progress.print_line(f"A run over '{video}' was started before: going on with that one")
 
 
-def _get_file_size(path: str) -> int | None:
-    return Path(path).stat().st_size if Path(path).is_file() else None
-
-
-async def _upload_or_find_video(path: Path, size: int, resources: Resources, progress: RunProgress) -> str:
+async def _upload_or_find_video(path: Path, resources: Resources, progress: RunProgress) -> str:
     """Return the identifier of the video that has this file, after an upload unless the library has it."""
-    details, done = UploadDetails(filename=path.name), 0
+    details, size, done = UploadDetails(filename=path.name), (await asyncio.to_thread(path.stat)).st_size, 0
     if (known := await _find_video_of_same_file(path, size, details.identifier_from_filename, resources)) is not None:
         progress.print_line("Using the video that the library has")
         return known

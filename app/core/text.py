@@ -129,3 +129,9 @@ def clean_text(text: str) -> str:
 
 def to_single_line(text: str, max_length: int) -> str:
     return " ".join(clean_line(clean_text(text)).split())[:max_length].rstrip()
+
+
+def format_clock_time(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,11 +1,13 @@
 """Thread pools of bounded size for blocking calls, and the slots that callers wait for in order."""
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar, copy_context
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 
@@ -120,10 +122,14 @@ class ThreadPool:
                 call.exception()  # else it is logged as never retrieved
             raise
 
-    async def run_in_slot(self, function: Callable[[], T], *, on_cancel: Callable[[], object] | None = None) -> T:
-        """Wait for a free thread, then do as `run_shielded`; the time limit of a stage starts with the call."""
+    async def run_in_slot(self, function: Callable[[threading.Event], T]) -> T:
+        """Wait for a free thread, then run a call in it to its end; its event is set when the caller is cancelled.
+
+        The time limit of a stage starts with the call.
+        """
+        stop_event = threading.Event()
         async with self._slots.hold_slot():
-            return await self.run_shielded(function, on_cancel=on_cancel)
+            return await self.run_shielded(partial(function, stop_event), on_cancel=stop_event.set)
 
     def close(self) -> None:
         if self._threads is not None:

@@ -46,6 +46,10 @@ class RunContext:
         """Set the counters of the stage's progress, which the worker publishes every half second."""
         self.progress = counters
 
+    def report_share(self, share: float) -> None:
+        """Report the completed share of the stage, from 0 to 1."""
+        self.report_progress(percentage=int(share * 100))
+
     async def find_video(self) -> Video | None:
         async with self.database.connect() as conn:
             return await VideoRepository(conn).get(self.run.video_id)

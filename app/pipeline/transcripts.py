@@ -6,8 +6,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.ai.protocols import Segment, Word
-from app.models import Transcript
+from app.core.errors import StageFailed, VideoDeleted
+from app.database import Connection
+from app.models import PipelineRun, Transcript, Video
 from app.models.rows import CLIP_PADDING_SECONDS
+from app.models.runs import ClaimedRun
+from app.repositories import RunRepository, TranscriptRepository, VideoRepository
+
+
+async def get_run_video_and_transcript(conn: Connection, run: ClaimedRun) -> tuple[PipelineRun, Video, Transcript]:
+    """Return the rows of a run, its video and its transcript. Raises `StageFailed` without a transcript."""
+    row = await RunRepository(conn).get(run.id)
+    video = await VideoRepository(conn).get(run.video_id)
+    if row is None or video is None:
+        raise VideoDeleted
+    transcript = await TranscriptRepository(conn).get_by_video(run.video_id)
+    if transcript is None:
+        raise StageFailed("Transcript not found. Please generate transcript first.")
+    return row, video, transcript
 
 
 def list_words(transcript: Transcript) -> list[Word]:

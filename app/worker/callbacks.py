@@ -18,6 +18,7 @@ from app.core.text import escape_controls
 from app.database import Database
 from app.database.queries import try_lock_in_transaction
 from app.repositories.ended_runs import CallbackRepository, DueCallback
+from app.services.runs import utc_to_unix_seconds
 
 _log = logging.getLogger(__name__)
 
@@ -106,12 +107,8 @@ def _make_callback_payload(callback: DueCallback) -> dict[str, Any]:
         "status": callback.status,
         "error_stage": callback.error_stage,
         "error_message": mask_values(callback.error_message),
-        "started_at": _utc_to_timestamp(callback.started_at),
-        "completed_at": _utc_to_timestamp(callback.completed_at),
+        "started_at": utc_to_unix_seconds(callback.started_at),
+        "completed_at": callback.completed_at and utc_to_unix_seconds(callback.completed_at),
         "total_moments_generated": callback.total_moments_generated,
         "total_clips_created": callback.total_clips_created,
     }
-
-
-def _utc_to_timestamp(naive_utc: datetime | None) -> float | None:
-    return None if naive_utc is None else naive_utc.replace(tzinfo=UTC).timestamp()

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import threading
 from collections.abc import Hashable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -150,10 +149,10 @@ async def test_a_call_that_is_told_twice_to_end_is_waited_for_and_its_failure_is
 async def test_a_call_that_waits_for_a_thread_waits_for_its_turn() -> None:
     workers, told, observer = ThreadPool("test", 2), threading.Event(), Observer()
     try:
-        busy = [asyncio.create_task(workers.run_in_slot(partial(told.wait, 10))) for _ in range(2)]
+        busy = [asyncio.create_task(workers.run_in_slot(lambda _: told.wait(10))) for _ in range(2)]
         await asyncio.sleep(0)
         with observe_slots(observer):
-            waiting = asyncio.create_task(workers.run_in_slot(lambda: "done"))
+            waiting = asyncio.create_task(workers.run_in_slot(lambda _: "done"))
         await asyncio.sleep(0.01)
         assert observer.seen == ["wait"]
         told.set()

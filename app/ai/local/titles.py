@@ -10,6 +10,7 @@ import numpy as np
 
 from app.ai.local.embeddings import FloatArray, SentenceEmbedder
 from app.ai.local.model_files import model_missing
+from app.core.text import format_clock_time
 
 if TYPE_CHECKING:
     from yake import KeywordExtractor
@@ -176,9 +177,7 @@ def _trim_phrase(words: Sequence[str]) -> Sequence[str]:
 
 
 def time_title(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"Moment at {hours}:{minutes:02}:{rest:02}" if hours else f"Moment at {minutes}:{rest:02}"
+    return f"Moment at {format_clock_time(seconds)}"
 
 
 @cache

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from app.media.audio import WAV_BYTES_PER_SECOND, extract_audio, wav_duration
 from app.media.container import max_plausible_duration
 from app.pipeline.context import RunContext
 from app.pipeline.files import AUDIO_NAME, describe_early_end_of_video, get_video_file_url, is_audio_stored
-from app.storage import Storage, check_free_space
+from app.storage import check_free_space
 
 _extractors = ThreadPool("audio", 8)
 
@@ -35,11 +35,9 @@ async def extract_audio_once(context: RunContext) -> Path:
     """Return the path of the WAV in the run's folder, which is extracted from the video unless it exists."""
     target = context.folder / AUDIO_NAME
     if not await asyncio.to_thread(target.is_file):
-        url, stop_event = await get_video_file_url(context), threading.Event()
+        url = await get_video_file_url(context)
         await _check_space_for_audio(context, url, target)
-        max_hours, report = context.settings.max_video_hours, partial(_report_share, context)
-        extracting = partial(_extract_stored_audio, context.storage, url, target, stop_event, report, max_hours)
-        await _extractors.run_in_slot(extracting, on_cancel=stop_event.set)
+        await _extractors.run_in_slot(partial(_extract_stored_audio, context, url, target))
     return target
 
 
@@ -51,20 +49,10 @@ async def _check_space_for_audio(context: RunContext, video_url: str, target: Pa
     await asyncio.to_thread(check_free_space, target.parent, seconds * WAV_BYTES_PER_SECOND, "the audio of the video")
 
 
-def _extract_stored_audio(
-    storage: Storage,
-    url: str,
-    target: Path,
-    stop_event: threading.Event,
-    progress: Callable[[float], None],
-    max_hours: float,
-) -> None:
+def _extract_stored_audio(context: RunContext, video_url: str, target: Path, stop_event: threading.Event) -> None:
+    max_hours = context.settings.max_video_hours
     try:
-        with storage.open_blocking(url) as video_file:
-            extract_audio(video_file, target, stop_event, progress, max_hours=max_hours)
+        with context.storage.open_blocking(video_url) as video_file:
+            extract_audio(video_file, target, stop_event, context.report_share, max_hours=max_hours)
     except FileMissing:
         raise StageFailed("The file of the video went away while its audio was extracted") from None
-
-
-def _report_share(context: RunContext, share: float) -> None:
-    context.report_progress(percentage=int(share * 100))

@@ -41,12 +41,13 @@ class _ClipCounts:
     failed: int = 0
     reasons: dict[str, None] = field(default_factory=dict)
 
-    def add_clip(self, failure: StageFailed | None) -> None:
+    def add_clip(self, context: RunContext, failure: StageFailed | None) -> None:
         if failure is None:
             self.cut += 1
         else:
             self.failed += 1
             self.reasons[str(failure)] = None
+        self.report_to(context)
 
     def report_to(self, context: RunContext) -> None:
         context.report_progress(total=self.total, processed=self.kept + self.cut + self.failed, failed=self.failed)
@@ -67,12 +68,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
     plan = await plan_clips(context)
     counts = _ClipCounts(plan.originals, plan.originals - len(plan.targets))
     counts.report_to(context)
-
-    def report_clip(failure: StageFailed | None) -> None:
-        counts.add_clip(failure)
-        counts.report_to(context)
-
-    await cut_clips(context, plan.targets, report_clip)
+    await cut_clips(context, plan.targets, partial(counts.add_clip, context))
     if counts.failed and not counts.cut:
         raise StageFailed(next(iter(counts.reasons)))
     return _make_clips_result(counts)
@@ -201,10 +197,8 @@ async def _is_clip_missing(context: RunContext, target: ClipTarget, clips: dict[
 
 
 async def _cut_clip_or_return_failure(storage: Storage, video_url: str, target: ClipTarget) -> StageFailed | None:
-    stop_event = threading.Event()
-    cutting = partial(_cut_clip_once, storage, video_url, target, stop_event)
     try:
-        await _cutters.run_in_slot(cutting, on_cancel=stop_event.set)
+        await _cutters.run_in_slot(partial(_cut_clip_once, storage, video_url, target))
     except RunLost:
         raise
     except StageFailed as failure:

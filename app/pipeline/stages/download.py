@@ -102,15 +102,11 @@ async def _download_url(context: RunContext, url: str, part: PartialDownload) ->
     except WebPageFound:
         if not is_yt_dlp_installed():
             raise
-        return await _download_from_page(context, url)
+        folder, settings = context.folder / _PAGE_FOLDER, context.settings
+        await asyncio.to_thread(folder.mkdir, exist_ok=True)
+        report = partial(_report_bytes, context)
+        return await download_from_page(url, folder, settings.allowed_hosts, settings.max_download_bytes, report)
     return part.path
-
-
-async def _download_from_page(context: RunContext, url: str) -> Path:
-    folder, settings = context.folder / _PAGE_FOLDER, context.settings
-    await asyncio.to_thread(folder.mkdir, exist_ok=True)
-    report = partial(_report_bytes, context)
-    return await download_from_page(url, folder, settings.allowed_hosts, settings.max_download_bytes, report)
 
 
 async def _delete_partial_files(context: RunContext, part: PartialDownload) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from app.ai.protocols import FindRequest, FindResult, FoundMoment, MomentFinder
-from app.core.errors import FileMissing, StageFailed, StorageUnavailable, VideoDeleted
+from app.core.errors import FileMissing, StorageUnavailable
 from app.core.text import clean_line, strip_unstorable
 from app.core.thread_pool import ThreadPool
 from app.database import Connection
@@ -28,8 +28,8 @@ from app.pipeline.model_answers import (
     store_raw_answer_if_invalid,
 )
 from app.pipeline.moments import list_manual_moments, overlaps_any_moment
-from app.pipeline.transcripts import find_end_of_speech, list_segments, list_words
-from app.repositories import MomentRepository, RunRepository, TranscriptRepository, VideoRepository
+from app.pipeline.transcripts import find_end_of_speech, get_run_video_and_transcript, list_segments, list_words
+from app.repositories import MomentRepository, RunRepository
 from app.repositories.contents import ReplacedMomentsRepository, VideoContentsRepository
 from app.repositories.moments import NewMomentWithId, make_random_moment_identifier
 from app.repositories.stages import ClaimedRunRepository
@@ -98,13 +98,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
 
 async def _read_generation_inputs(context: RunContext) -> _GenerationInputs:
     async with context.database.connect() as conn:
-        run = await RunRepository(conn).get(context.run.id)
-        video = await VideoRepository(conn).get(context.run.video_id)
-        transcript = await TranscriptRepository(conn).get_by_video(context.run.video_id)
-    if run is None or video is None:
-        raise VideoDeleted
-    if transcript is None:
-        raise StageFailed("Transcript not found. Please generate transcript first.")
+        run, video, transcript = await get_run_video_and_transcript(conn, context.run)
     return _GenerationInputs(video, transcript, run.total_moments_generated)
 
 
@@ -163,7 +157,7 @@ async def _find_and_store_moments(
     if finder.is_local:
         request = replace(request, scene_cuts=await find_scene_cuts_in_file(request.video))
     async with store_raw_answer_if_invalid(context):
-        answer = await finder.find(request, lambda done: context.report_progress(percentage=int(done * 100)))
+        answer = await finder.find(request, context.report_share)
     found = replace(answer, moments=_select_valid_moments(answer, request.duration_seconds))
     await context.save_result(lambda conn: store_found_moments(conn, context, answer_key, found))
     return found
@@ -296,11 +290,8 @@ def _explain_overlapping(counts: _ReplacementCounts) -> str:
 async def find_scene_cuts_in_file(path: Path | None) -> Sequence[float]:
     if path is None:
         return ()
-    stop_event = threading.Event()
     try:
-        return await _scene_finders.run_in_slot(
-            partial(_find_scene_cuts_blocking, path, stop_event), on_cancel=stop_event.set
-        )
+        return await _scene_finders.run_in_slot(partial(_find_scene_cuts_blocking, path))
     except OSError:
         return ()
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from app.ai.protocols import Usage
-from app.core.errors import RunLost, StageFailed, VideoDeleted
+from app.core.errors import RunLost, StageFailed
 from app.core.text import strip_unstorable
 from app.database import Connection
 from app.models import Moment, Transcript
@@ -24,8 +24,8 @@ from app.pipeline.moment_refiner import (
     list_unchanged_moment_ids,
 )
 from app.pipeline.moments import group_refinements_by_original, map_moments_to_originals
-from app.pipeline.transcripts import find_end_of_speech
-from app.repositories import MomentRepository, RunRepository, TranscriptRepository, VideoRepository
+from app.pipeline.transcripts import find_end_of_speech, get_run_video_and_transcript
+from app.repositories import MomentRepository
 from app.repositories.stages import ClaimedRunRepository
 
 _MAX_REASONS = 5
@@ -103,15 +103,9 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
 
 async def _read_refinement_inputs(context: RunContext) -> _RefinementInputs:
     async with context.database.connect() as conn:
-        run = await RunRepository(conn).get(context.run.id)
-        video = await VideoRepository(conn).get(context.run.video_id)
-        transcript = await TranscriptRepository(conn).get_by_video(context.run.video_id)
+        run, video, transcript = await get_run_video_and_transcript(conn, context.run)
         moments = await MomentRepository(conn).list_by_video(context.run.video_id)
         unchanged_ids = await list_unchanged_moment_ids(conn, context)
-    if run is None or video is None:
-        raise VideoDeleted
-    if transcript is None:
-        raise StageFailed("Transcript not found. Please generate transcript first.")
     if context.run.type is RunType.REFINEMENT:  # of one moment
         targets = [_find_requested_moment(context, moments)] if run.total_moments_generated is None else []
         done = 1 - len(targets)

@@ -13,7 +13,7 @@ import orjson
 
 from app.ai.protocols import AudioFile, Segment, TranscriptionResult, Word
 from app.core.errors import FileMissing, ModelAnswerInvalid, StageFailed
-from app.core.text import strip_unstorable
+from app.core.text import format_clock_time, strip_unstorable
 from app.media.audio import wav_duration
 from app.pipeline.context import RunContext
 from app.pipeline.files import get_local_audio
@@ -44,9 +44,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
     transcriber = await context.models.get_transcriber(context.run.request.transcription_model)
     started = time.monotonic()
     async with store_raw_answer_if_invalid(context):
-        transcribed = await transcriber.transcribe(
-            audio, lambda done: context.report_progress(percentage=int(done * 100))
-        )
+        transcribed = await transcriber.transcribe(audio, context.report_share)
         _check_transcribed_times(transcribed, audio.duration_seconds)
     row = _make_transcript_row(context.run.video_id, transcribed, audio.duration_seconds, time.monotonic() - started)
     is_first = await context.save_result(lambda conn: TranscriptRepository(conn).create_if_missing(**row))
@@ -76,15 +74,9 @@ def _describe_dropped_speech(spans: Sequence[tuple[float, float]]) -> str:
         if merged and start - merged[-1][1] < _TOLERANCE_SECONDS:
             start, end = merged[-1][0], max(end, merged.pop()[1])
         merged.append((start, end))
-    listed = ", ".join(f"{_format_clock_time(start)}-{_format_clock_time(end)}" for start, end in merged[:_MAX_SPANS])
+    listed = ", ".join(f"{format_clock_time(start)}-{format_clock_time(end)}" for start, end in merged[:_MAX_SPANS])
     more = f" and {len(merged) - _MAX_SPANS} more" if len(merged) > _MAX_SPANS else ""
     return f"Speech that could not be understood is not in the transcript: {listed}{more}"
-
-
-def _format_clock_time(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 async def _open_extracted_audio(context: RunContext) -> AudioFile:
