@@ -367,7 +367,7 @@ async def test_a_run_that_no_worker_can_read_ends_with_all_it_has_replaced_or_no
         replaced = await read_rows(context)
         await conn.execute("UPDATE pipeline.runs SET request = '[]', attempt = 3")
         with monkeypatch.context() as patch:
-            patch.setattr(ReplacedMomentsRepository, "_restore_rows", lose_connection)
+            patch.setattr(ReplacedMomentsRepository, "_insert_set_aside_rows", lose_connection)
             with pytest.raises(psycopg.OperationalError):
                 await StageQueueRepository(conn).claim_stage(context.run.identifier, context.run.stage, "other", -1)
         assert await read_rows(context) == replaced
