@@ -26,9 +26,9 @@ from app.importer.locations import (
 )
 from app.importer.moment_rows import ConfigCache
 from app.importer.moments import legacy_clip_name
-from app.importer.prepared_videos import PreparedVideo, parse_file, prepare_video
+from app.importer.prepared_videos import PreparedVideo, parse_file_or_report, prepare_video
 from app.importer.report import EntryKind, FileReporter, ImportReport, ReportEntry
-from app.importer.video_rows import VideoWriter, VideoWriterOptions, explain_failed_video
+from app.importer.video_rows import VideoWriter, VideoWriterOptions, explain_failed_write
 from app.repositories import VideoRepository
 from app.storage import Storage
 
@@ -152,13 +152,13 @@ class _LibraryImport:
             raise ImportStopped(f"{gone.exceptions[0]} ({done})") from None
         finally:
             self._progress.stop_progress()
-        self._report.row_counts.update(self._configs.count_rows())
+        self._report.row_counts.update(self._configs.count_prompt_and_config_rows())
 
     def _scan_library(self) -> tuple[dict[str, RegisteredSource], LibraryContents]:
         """Return the URL registry and the files of the library, and refuse a storage that would own any of them."""
         reporter, root = FileReporter(None, None), self._report.directory
         registry = root / REGISTRY_FILE
-        sources = parse_file(
+        sources = parse_file_or_report(
             registry if registry.exists() else None, parse_url_registry, reporter.for_file(REGISTRY_FILE)
         )
         sources = sources or {}
@@ -202,7 +202,6 @@ class _LibraryImport:
                 await self._write_or_report_failure(writer, prepared)
 
     async def _write_or_report_failure(self, writer: VideoWriter, prepared: PreparedVideo) -> None:
-        """Write a video; after an error of the database that concerns all videos, none is tried any more."""
         try:
             if self._database_error is not None:
                 raise self._database_error
@@ -222,7 +221,7 @@ class _LibraryImport:
             self._progress.update_progress(self._report)
 
     def _report_failure(self, identifier: str, error: Exception) -> None:
-        reason = explain_failed_video(error)
+        reason = explain_failed_write(error)
         _log.error("%s was not imported: %s", identifier, reason)
         self._report.add_entries([ReportEntry(EntryKind.FAILED, reason, video=identifier)])
         self._progress.update_progress(self._report)

@@ -85,14 +85,14 @@ def scan_library(root: Path, registered_identifiers: set[str], reporter: FileRep
     The videos of the URL registry need no file.
     """
     videos = {identifier: LegacyVideoFiles(identifier) for identifier in registered_identifiers}
-    _report_unknown_names(root, reporter)
+    _report_unknown_root_entries(root, reporter)
     for folder in _VIDEO_FOLDERS:
         for identifier, path in _list_files_by_identifier(root, folder, reporter):
             _assign_file_to_video(videos, folder, identifier, path, reporter)
     for identifier, files in list(videos.items()):
         has_content = files.video or files.transcript or files.moments or files.history
         if identifier not in registered_identifiers and not has_content:
-            _report_orphans(files, reporter)
+            _report_orphaned_thumbnail_and_audio(files, reporter)
             del videos[identifier]
     clips = {to_nfc(path.name): path.name for path in _list_usable_files(root, CLIP_FOLDER, (".mp4",), reporter)}
     return LibraryContents(root, [videos[identifier] for identifier in sorted(videos)], clips)
@@ -105,7 +105,6 @@ def list_media_folders(root: Path) -> list[Path]:
 
 
 def explain_invalid_identifier(identifier: str) -> str | None:
-    """Return why a text cannot be the identifier of a video, or None where it can."""
     if not identifier:
         return "it is empty"
     if len(identifier) > _MAX_IDENTIFIER_LENGTH:
@@ -116,7 +115,6 @@ def explain_invalid_identifier(identifier: str) -> str | None:
 
 
 def explain_unstorable_text(text: str) -> str | None:
-    """Return why PostgreSQL cannot store a text, or None where it can."""
     if "\0" in text:
         return "it holds the character U+0000"
     return None if is_utf8(text) else "it holds half of a surrogate pair, which is no character"
@@ -136,8 +134,7 @@ def _assign_file_to_video(
     setattr(files, attribute, path)
 
 
-def _report_orphans(files: LegacyVideoFiles, reporter: FileReporter) -> None:
-    """Report the thumbnail and the audio of a video that has nothing else."""
+def _report_orphaned_thumbnail_and_audio(files: LegacyVideoFiles, reporter: FileReporter) -> None:
     for path, reason in (
         (files.thumbnail, "a thumbnail whose video has nothing else"),
         (files.audio, "the audio of a video that has nothing else"),
@@ -157,7 +154,6 @@ def _list_files_by_identifier(root: Path, folder: str, reporter: FileReporter) -
 
 
 def _list_usable_files(root: Path, folder: str, extensions: tuple[str, ...], reporter: FileReporter) -> Iterator[Path]:
-    """Yield the regular files of a folder that have one of the extensions, and report the others."""
     base = root / folder
     if not base.is_dir():
         return
@@ -181,7 +177,6 @@ def _list_usable_files(root: Path, folder: str, extensions: tuple[str, ...], rep
 
 
 def _explain_unusable_file(entry: os.DirEntry[str], path: Path, allowed_folders: tuple[Path, ...]) -> str | None:
-    """Return why an entry of a folder cannot be imported, or None; links may lead only into the allowed folders."""
     if entry.is_symlink():
         try:
             target = path.resolve(strict=True)
@@ -194,8 +189,7 @@ def _explain_unusable_file(entry: os.DirEntry[str], path: Path, allowed_folders:
     return None if entry.is_file() else "no regular file"
 
 
-def _report_unknown_names(root: Path, reporter: FileReporter) -> None:
-    """Report the files and folders in a library's root that are no part of a library."""
+def _report_unknown_root_entries(root: Path, reporter: FileReporter) -> None:
     for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
         known = entry.name in (*_LIBRARY_FOLDERS, REGISTRY_FILE) or entry.name.startswith(".")
         if not known and not entry.name.lower().endswith(_BY_PRODUCTS):
@@ -230,7 +224,6 @@ class UnstorableValue:
 
 
 def read_json_file(path: Path) -> JsonDocument:
-    """Read a JSON file. Raises `UnreadableFile`."""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise UnreadableFile(f"it is larger than {MAX_JSON_BYTES // 1024**2} MB")
@@ -240,7 +233,7 @@ def read_json_file(path: Path) -> JsonDocument:
     try:
         return JsonDocument(orjson.loads(content), is_storable=b"\\u0000" not in content)
     except orjson.JSONDecodeError:
-        return JsonDocument(_parse_tolerantly(content), is_storable=False)
+        return JsonDocument(_parse_json_with_nan(content), is_storable=False)
 
 
 def to_finite_number(value: Any) -> float | None:
@@ -254,8 +247,7 @@ def to_finite_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def to_integer(value: Any) -> int | None:
-    """Return a whole number that fits a 32-bit column, None for anything else."""
+def to_32_bit_integer(value: Any) -> int | None:
     number = to_finite_number(value)
     return int(number) if number is not None and number.is_integer() and int(number) in _INTEGER_RANGE else None
 
@@ -267,8 +259,7 @@ def to_storable_text(value: Any, max_length: int | None = None) -> str | None:
     return None if explain_unstorable_text(value) else value
 
 
-def _parse_tolerantly(content: bytes) -> Any:
-    """Parse JSON as the previous backend wrote it: with NaN, infinity and halves of surrogate pairs."""
+def _parse_json_with_nan(content: bytes) -> Any:
     try:
         return json.loads(content)
     except RecursionError:

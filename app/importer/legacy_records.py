@@ -36,7 +36,7 @@ def parse_url_registry(document: JsonDocument, reporter: FileReporter) -> dict[s
         raise UnreadableFile("it holds no object with a list of entries")
     newest_sources: dict[str, tuple[str, RegisteredSource]] = {}
     for row, entry in enumerate(registry["entries"], start=1):
-        if problem := _explain_refused_entry(entry):
+        if problem := _explain_refused_registry_entry(entry):
             reporter.add_entry(EntryKind.REFUSED, problem, entry, row)
         else:
             _keep_newest_source(newest_sources, entry, row, reporter)
@@ -45,8 +45,7 @@ def parse_url_registry(document: JsonDocument, reporter: FileReporter) -> dict[s
     return {identifier: source for identifier, (_, source) in newest_sources.items()}
 
 
-def _explain_refused_entry(entry: Any) -> str | None:
-    """Return why an entry of the URL registry cannot be imported, or None where it can."""
+def _explain_refused_registry_entry(entry: Any) -> str | None:
     if not isinstance(entry, dict):
         return "no object"
     if not isinstance(entry.get("video_id"), str):
@@ -77,7 +76,6 @@ def _keep_newest_source(
 
 
 def _find_unstored_registry_values(registry: dict[str, Any]) -> dict[str, Any]:
-    """Return the values beside the entries that do not follow from them."""
     dropped = {name: item for name, item in registry.items() if name not in ("entries", "url_to_latest_video_id")}
     latest = registry.get("url_to_latest_video_id")
     known = {(entry.get("url_hash"), entry.get("video_id")) for entry in registry["entries"] if isinstance(entry, dict)}
@@ -128,11 +126,11 @@ def parse_transcript(document: JsonDocument, reporter: FileReporter) -> LegacyTr
         raise UnreadableFile(f"{flaw.json_path}: {flaw.problem}: {reprlib.repr(flaw.content)}")
     transcript = LegacyTranscript(
         to_nfc(full_text),
-        _normalize_texts(words, "word"),
-        _normalize_texts(segments, "text"),
+        _normalize_unicode_of_items(words, "word"),
+        _normalize_unicode_of_items(segments, "text"),
         to_finite_number(value.get("processing_time")),
     )
-    if dropped := _find_dropped_values(value, transcript):
+    if dropped := _find_unstored_transcript_values(value, transcript):
         reporter.add_entry(EntryKind.DROPPED, _NO_COLUMN, dropped)
     return transcript
 
@@ -144,16 +142,14 @@ def _get_list_of_objects(transcript: dict[str, Any], name: str) -> list[dict[str
     return items
 
 
-def _normalize_texts(items: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    """Return words or segments with the text under `name` in NFC."""
+def _normalize_unicode_of_items(items: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     return [
         {**item, name: to_nfc(text)} if isinstance(text := item.get(name), str) and not text.isascii() else item
         for item in items
     ]
 
 
-def _find_dropped_values(value: dict[str, Any], transcript: LegacyTranscript) -> dict[str, Any]:
-    """Return the values of a transcript file that no column of its row holds."""
+def _find_unstored_transcript_values(value: dict[str, Any], transcript: LegacyTranscript) -> dict[str, Any]:
     dropped = {name: item for name, item in value.items() if name not in _TRANSCRIPT_COLUMNS}
     if transcript.processing_time_seconds is None and value.get("processing_time") is not None:
         dropped["processing_time"] = value["processing_time"]
@@ -239,7 +235,6 @@ def _parse_run(value: Any, row: int, is_storable: bool) -> LegacyRun | str:
 
 
 def _parse_unix_time(value: Any) -> datetime | None:
-    """Return Unix seconds as a naive UTC time, or None; 0 means unknown."""
     seconds = to_finite_number(value)
     if seconds is None or not 0 < seconds < _LATEST:
         return None
@@ -254,7 +249,6 @@ def _find_earliest_stage_start(stages: Any) -> datetime | None:
 
 
 def _report_run_changes(value: dict[str, Any], run: LegacyRun, reporter: FileReporter) -> None:
-    """Report what is stored differently from a run's JSON, or not at all."""
     if value.get("status") != run.status:
         reason = "a run that neither completed nor failed is stored as failed"
         reporter.add_entry(EntryKind.CHANGED, reason, {"status": value.get("status")}, run.row)

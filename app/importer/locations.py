@@ -52,8 +52,7 @@ class FileLocations:
         """Return whether a row keeps its URL: a file that the server stored is never replaced."""
         return stored_url != new_url and stored_url in self.existing_urls
 
-    def count_files_in_library(self, prepared: PreparedVideo) -> int:
-        """Return how many files of a video are served from the library."""
+    def count_files_served_from_library(self, prepared: PreparedVideo) -> int:
         if self.is_copying:
             return 0
         return sum(self.copy_urls[file.url] not in self.existing_urls for file in prepared.list_files())
@@ -88,12 +87,11 @@ class StoredFileFinder:
         audio_url = copy_urls[prepared.audio.url] if prepared.audio else None
         urls = (row_urls.video, row_urls.thumbnail, audio_url, *row_urls.clips)
         own = {url for url in urls if url is not None and self._storage.owns(url)}
-        exist = await asyncio.gather(*map(self._file_exists, own))
+        exist = await asyncio.gather(*map(self._exists_or_unknown, own))
         existing_urls = frozenset(url for url, exists in zip(own, exist, strict=True) if exists)
         return FileLocations(existing_urls, frozenset(own - existing_urls), copy_urls, is_copying)
 
-    async def _file_exists(self, url: str) -> bool:
-        """Return whether a file exists, or True where the storage does not answer: its row stays."""
+    async def _exists_or_unknown(self, url: str) -> bool:
         try:
             if not self._is_unavailable:
                 await self._storage.stat(url)
@@ -133,7 +131,7 @@ class LibraryFileCopier:
                 self._report_bytes(file.size)
             elif self._dry_run:
                 await self._count_without_copying(file)
-            elif problem := await self._copy_or_explain(file):
+            elif problem := await self._copy_file_or_explain_failure(file):
                 prepared.reporter.for_file(file.path).add_entry(EntryKind.REFUSED, problem)
                 prepared.remove_file(file)
             else:
@@ -143,8 +141,7 @@ class LibraryFileCopier:
     async def has_all_copies(self, locations: FileLocations) -> bool:
         return None not in [await self._find_stored_version(url) for url in locations.new_copies]
 
-    async def _copy_or_explain(self, file: LibraryFile) -> str | None:
-        """Copy a file and return None, or return why it cannot be read."""
+    async def _copy_file_or_explain_failure(self, file: LibraryFile) -> str | None:
         reported = 0
 
         def report_bytes(count: int) -> None:
@@ -176,7 +173,6 @@ class LibraryFileCopier:
         self._report_bytes(file.size)
 
     async def _find_stored_version(self, url: str) -> str | None:
-        """Return the version of a stored file, or None where there is none."""
         try:
             return (await self._storage.stat(url)).version
         except FileMissing:
@@ -190,7 +186,6 @@ def _keeps_stored_file(prepared: PreparedVideo, locations: FileLocations, row_ur
 
 
 def _explain_read_failure(path: Path) -> str | None:
-    """Read a whole file; return why that fails, or None."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return "it is no regular file any more"
@@ -229,7 +224,6 @@ def refuse_bucket_with_library_urls(
 
 
 def _list_remote_clip_urls(moments_file: Path | None, bucket: str | None) -> Iterator[str]:
-    """Yield the URLs of clips in a moments file; its errors are reported when the video is prepared."""
     with suppress(Exception):
         rows = parse_moments(read_json_file(moments_file), FileReporter(None, None)).moments if moments_file else []
         yield from (url for row in rows if (url := find_remote_clip_url(row, bucket)))

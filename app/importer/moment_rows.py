@@ -19,7 +19,7 @@ from app.importer.moments import (
     choose_clip_window,
     choose_original,
     find_remote_clip_url,
-    group_by_legacy_id,
+    group_positions_by_legacy_id,
     list_word_times,
     moment_times,
 )
@@ -68,19 +68,17 @@ class ConfigCache:
         if is_stored:
             self._shared_ids.update(configs.shared_ids)
 
-    def count_rows(self) -> RowCounts:
-        """Return how many prompts and configs were used, each counted once."""
+    def count_prompt_and_config_rows(self) -> RowCounts:
         return Counter((table, "new" if is_new else "unchanged") for (table, _), is_new in self._new_rows.items())
 
 
-async def store_configs(
+async def find_or_create_configs(
     conn: Connection,
     configs: Iterable[LegacyConfig],
     transcript_id: int | None,
     cache: ConfigCache,
     reporter: FileReporter,
 ) -> VideoConfigs:
-    """Find or insert the rows of configs and their prompts, in a fixed order to avoid deadlocks."""
     used, unknown = VideoConfigs(), []
     for key, config in sorted({_config_key(config): config for config in set(configs)}.items()):
         if (config_id := cache.find_config_id(key)) is not None:
@@ -88,18 +86,17 @@ async def store_configs(
         else:
             unknown.append((key, config))
     if unknown:
-        await _store_unknown_configs(conn, unknown, transcript_id, used, reporter)
+        await _find_or_create_uncached_configs(conn, unknown, transcript_id, used, reporter)
     return used
 
 
-async def _store_unknown_configs(
+async def _find_or_create_uncached_configs(
     conn: Connection,
     configs_by_key: Iterable[tuple[bytes, LegacyConfig]],
     transcript_id: int | None,
     used: VideoConfigs,
     reporter: FileReporter,
 ) -> None:
-    """Find or insert the rows of configs and their prompts, and add them to `used`."""
     cursor = await conn.execute("SELECT now() AT TIME ZONE 'utc'")
     (began,) = await anext(cursor)
     for key, config in configs_by_key:
@@ -143,8 +140,7 @@ class VideoWriteResult:
     in_place: int = 0
     elsewhere: int = 0
 
-    def count_row(self, table: str, stored: object, changes: Mapping[str, Any] | None = None) -> None:
-        """Count a row as new where `stored` is None, else as changed or unchanged."""
+    def count_written_row(self, table: str, stored: object, changes: Mapping[str, Any] | None = None) -> None:
         self.row_counts[table, "new" if stored is None else "changed" if changes else "unchanged"] += 1
 
 
@@ -163,8 +159,7 @@ class VideoTransaction:
         return FileReporter(None, self.prepared.identifier, self.written.entries).for_file(file)
 
 
-def find_changes(stored: object, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that differ from the stored row."""
+def find_changed_columns(stored: object, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if getattr(stored, name) != value}
 
 
@@ -177,12 +172,12 @@ async def write_moments_and_clips(transaction: VideoTransaction, bucket: str | N
     new = [each.identifier for each in identified if each.identifier not in stored]
     new_ids = sorted(await moments.reserve_moment_ids(len(new))) if new else []
     ids = {identifier: row.id for identifier, row in stored.items()} | dict(zip(new, new_ids, strict=True))
-    rows = [_moment_row(transaction, each, identified, ids) for each in identified]
+    rows = [_make_moment_row(transaction, each, identified, ids) for each in identified]
     await moments.insert_many([row for row in rows if row["identifier"] not in stored])
     for row in rows:
         before = stored.get(row["identifier"])
-        changes = find_changes(before, cast(dict[str, Any], row)) if before else {}
-        transaction.written.count_row("moments", before, changes)
+        changes = find_changed_columns(before, cast(dict[str, Any], row)) if before else {}
+        transaction.written.count_written_row("moments", before, changes)
         if before and changes:
             await moments.update(before.id, **changes)
     _report_unmatched_moments(transaction, stored, identified)
@@ -192,7 +187,7 @@ async def write_moments_and_clips(transaction: VideoTransaction, bucket: str | N
 async def _identify_moments(transaction: VideoTransaction, stored: Mapping[str, Moment]) -> list[IdentifiedMoment]:
     """Return the moments of a video with the identifiers of their rows, which no moment of another video has."""
     prepared = transaction.prepared
-    legacy_ids = list(group_by_legacy_id(prepared.moments))
+    legacy_ids = list(group_positions_by_legacy_id(prepared.moments))
     owners = await MomentRepository(transaction.conn).find_video_ids_of_moments(legacy_ids) if legacy_ids else {}
     ids_of_other_videos = {legacy_id for legacy_id, owner in owners.items() if owner != transaction.video.id}
     ids_of_other_videos |= prepared.ids_of_other_videos - stored.keys()
@@ -201,13 +196,12 @@ async def _identify_moments(transaction: VideoTransaction, stored: Mapping[str, 
     return assign_moment_identifiers(prepared.moments, prepared.identifier, times, ids_of_other_videos, reporter)
 
 
-def _moment_row(
+def _make_moment_row(
     transaction: VideoTransaction,
     identified: IdentifiedMoment,
     all_identified: Sequence[IdentifiedMoment],
     ids: Mapping[str, int],
 ) -> NewMomentWithId:
-    """Return the columns of a moment; `ids` are the row ids by identifier."""
     moment, configs = identified.moment, transaction.written.configs.ids
     return {
         "id": ids[identified.identifier],
@@ -226,7 +220,6 @@ def _moment_row(
 def _report_unmatched_moments(
     transaction: VideoTransaction, stored: Mapping[str, Moment], identified: Sequence[IdentifiedMoment]
 ) -> None:
-    """Report stored moments that the file does not have: they may have been added by hand, so they stay."""
     moments_file = transaction.prepared.files.moments
     named = {each.identifier for each in identified}
     kept = [identifier for identifier in stored if identifier not in named]
@@ -249,7 +242,6 @@ class _ClipSource:
 async def _write_clips(
     transaction: VideoTransaction, identified: Sequence[IdentifiedMoment], ids: Mapping[str, int], bucket: str | None
 ) -> None:
-    """Write the clips of moments, at most one for each: a file of the library, or the URL in its row."""
     clips, new = ClipRepository(transaction.conn), []
     sources = _find_clip_sources(transaction, bucket)
     if not sources:
@@ -264,13 +256,13 @@ async def _write_clips(
         recorded_windows = [moment.window for moment in refinements if moment.window is not None]
         moment, video_seconds = identified[position].moment, transaction.video.duration_seconds
         window = choose_clip_window(moment, recorded_windows, word_times, video_seconds)
-        row = _clip_row(transaction, moment, ids[identified[position].identifier], source, window)
+        row = _make_clip_row(transaction, moment, ids[identified[position].identifier], source, window)
         if (before := stored.get(row["moment_id"])) is None:
-            transaction.written.count_row("clips", None)
+            transaction.written.count_written_row("clips", None)
             new.append(row)
         else:
-            changes = _find_clip_changes(transaction.locations, source, before, row, window)
-            transaction.written.count_row("clips", before, changes)
+            changes = _find_changed_clip_columns(transaction.locations, source, before, row, window)
+            transaction.written.count_written_row("clips", before, changes)
             await clips.update(before.id, **changes)
     await clips.insert_many(new)
 
@@ -282,7 +274,8 @@ def _find_clip_sources(transaction: VideoTransaction, bucket: str | None) -> dic
     """
     moments = transaction.prepared.moments
     positions = {
-        legacy_id: choose_original(moments, candidates) for legacy_id, candidates in group_by_legacy_id(moments).items()
+        legacy_id: choose_original(moments, candidates)
+        for legacy_id, candidates in group_positions_by_legacy_id(moments).items()
     }
     sources = {
         positions[legacy_id]: _ClipSource(transaction.locations.url_of(file), file)
@@ -315,7 +308,7 @@ def _add_remote_clip(
         )
 
 
-def _clip_row(
+def _make_clip_row(
     transaction: VideoTransaction, moment: LegacyMoment, moment_id: int, source: _ClipSource, window: LegacyClipWindow
 ) -> NewClip:
     media = source.file.media if source.file else None
@@ -335,11 +328,10 @@ def _clip_row(
     }
 
 
-def _find_clip_changes(
+def _find_changed_clip_columns(
     locations: FileLocations, source: _ClipSource, stored: Clip, row: NewClip, window: LegacyClipWindow
 ) -> dict[str, Any]:
-    """Return the columns of a stored clip to change; a better URL and a recorded window stay."""
-    changes = find_changes(stored, {name: value for name, value in row.items() if value is not None})
+    changes = find_changed_columns(stored, {name: value for name, value in row.items() if value is not None})
     if locations.keeps_stored_url(stored.cloud_url, source.url):
         is_its_copy = source.file is not None and stored.cloud_url == locations.copy_urls[source.file.url]
         changes = {name: value for name, value in changes.items() if is_its_copy and name in _WINDOW_COLUMNS}

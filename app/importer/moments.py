@@ -34,13 +34,13 @@ def merge_duplicate_moments(moments: Sequence[LegacyMoment], reporter: FileRepor
     """Return the first of all moments with the same id, parent, times, title and config; report the others."""
     kept: dict[tuple[object, ...], LegacyMoment] = {}
     for moment in moments:
-        key = (*_moment_identity(moment), moment.title, moment.config_key, moment.model)
+        key = (*_moment_identity_fields(moment), moment.title, moment.config_key, moment.model)
         first = kept.setdefault(key, moment)
         if first is not moment:
             clip_path, clip_url = first.clip_path or moment.clip_path, first.clip_url or moment.clip_url
             kept[key] = replace(first, clip_path=clip_path, clip_url=clip_url)
             reason = f"says the same as row {first.row}"
-            reporter.add_entry(EntryKind.MERGED, reason, _describe_moment(moment), moment.row)
+            reporter.add_entry(EntryKind.MERGED, reason, _moment_as_report_content(moment), moment.row)
     return list(kept.values())
 
 
@@ -57,7 +57,7 @@ def assign_moment_identifiers(
     identifiers however often they are imported, and whatever is appended to them.
     """
     identifiers = _IdentifierAssigner(moments, video_identifier, stored, ids_of_other_videos).assign_identifiers()
-    parents = _find_parents(moments, reporter)
+    parents = _find_parent_positions(moments, reporter)
     for moment, identifier in zip(moments, identifiers, strict=True):
         if identifier != moment.legacy_id:
             reason = _explain_new_identifier(moment, ids_of_other_videos)
@@ -70,8 +70,7 @@ def choose_original(moments: Sequence[LegacyMoment], positions: Sequence[int]) -
     return min(positions, key=lambda position: (moments[position].is_refined, position))
 
 
-def group_by_legacy_id(moments: Sequence[LegacyMoment]) -> dict[str, list[int]]:
-    """Return the positions of the moments by their id in the file; moments without one are left out."""
+def group_positions_by_legacy_id(moments: Sequence[LegacyMoment]) -> dict[str, list[int]]:
     positions: dict[str, list[int]] = defaultdict(list)
     for position, moment in enumerate(moments):
         if moment.legacy_id is not None:
@@ -99,7 +98,6 @@ class _IdentifierAssigner:
         self._hash_inputs = _make_hash_inputs(moments, video_identifier)
 
     def assign_identifiers(self) -> list[str]:
-        """Return an identifier for each moment, all of them different."""
         identifiers = dict(self._keep_legacy_ids())
         used = set(identifiers.values())
         for position, hash_input in enumerate(self._hash_inputs):
@@ -111,7 +109,7 @@ class _IdentifierAssigner:
 
     def _keep_legacy_ids(self) -> Iterator[tuple[int, str]]:
         """Yield position and id of the moments that keep the id which they have in the file."""
-        for legacy_id, positions in group_by_legacy_id(self._moments).items():
+        for legacy_id, positions in group_positions_by_legacy_id(self._moments).items():
             if _IDENTIFIER.fullmatch(legacy_id) and legacy_id not in self._ids_of_other_videos:
                 holder = self._choose_id_holder(legacy_id, positions)
                 if not self._was_renamed_before(holder):
@@ -123,7 +121,6 @@ class _IdentifierAssigner:
         return min(positions, key=lambda each: (moment_times(moments[each]) != stored, moments[each].is_refined, each))
 
     def _was_renamed_before(self, position: int) -> bool:
-        """Return whether an earlier import renamed the moment, though its id may be free by now."""
         moment = self._moments[position]
         holds_it = moment.legacy_id is not None and self._stored.get(moment.legacy_id) == moment_times(moment)
         return not holds_it and _hash_identifier(self._hash_inputs[position], 0) in self._stored
@@ -134,7 +131,7 @@ def _make_hash_inputs(moments: Sequence[LegacyMoment], video_identifier: str) ->
     seen: Counter[tuple[object, ...]] = Counter()
     hash_inputs = []
     for moment in moments:
-        identity = _moment_identity(moment)
+        identity = _moment_identity_fields(moment)
         hash_inputs.append("\0".join(map(repr, (video_identifier, *identity, seen[identity]))))
         seen[identity] += 1
     return hash_inputs
@@ -144,14 +141,12 @@ def _hash_identifier(hash_input: str, attempt: int) -> str:
     return hashlib.sha256(f"{hash_input}\0{attempt}".encode(errors="surrogatepass")).hexdigest()[:16]
 
 
-def _moment_identity(moment: LegacyMoment) -> tuple[object, ...]:
-    """Return what identifies a moment even when its title or its config changes."""
+def _moment_identity_fields(moment: LegacyMoment) -> tuple[object, ...]:
     return (moment.legacy_id, moment.legacy_parent, *moment_times(moment))
 
 
-def _find_parents(moments: Sequence[LegacyMoment], reporter: FileReporter) -> list[int | None]:
-    """Return the position of each moment's parent, never the moment itself or a descendant; report lost parents."""
-    positions = group_by_legacy_id(moments)
+def _find_parent_positions(moments: Sequence[LegacyMoment], reporter: FileReporter) -> list[int | None]:
+    positions = group_positions_by_legacy_id(moments)
     parents: list[int | None] = [None] * len(moments)
     for position, moment in enumerate(moments):
         if moment.legacy_parent is None:
@@ -168,7 +163,6 @@ def _find_parents(moments: Sequence[LegacyMoment], reporter: FileReporter) -> li
 
 
 def _is_descendant(parents: Sequence[int | None], position: int | None, ancestor: int) -> bool:
-    """Return whether a position is the ancestor's own or below it."""
     while position is not None:
         if position == ancestor:
             return True
@@ -177,7 +171,6 @@ def _is_descendant(parents: Sequence[int | None], position: int | None, ancestor
 
 
 def _explain_new_identifier(moment: LegacyMoment, ids_of_other_videos: Collection[str]) -> str:
-    """Return why a moment is not stored under its own id."""
     if moment.legacy_id is None:
         return "has no id"
     if _IDENTIFIER.fullmatch(moment.legacy_id) is None:
@@ -187,8 +180,7 @@ def _explain_new_identifier(moment: LegacyMoment, ids_of_other_videos: Collectio
     return "another row of the file has its id"
 
 
-def _describe_moment(moment: LegacyMoment) -> dict[str, object]:
-    """Return a moment's values as they are in the file, for the report."""
+def _moment_as_report_content(moment: LegacyMoment) -> dict[str, object]:
     content: dict[str, object] = {
         "id": moment.legacy_id,
         "parent_id": moment.legacy_parent,
@@ -244,7 +236,6 @@ def choose_clip_window(
 
 
 def list_word_times(words: Iterable[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """Return start and end of each word that has both, in seconds."""
     times = [(word.get("start"), word.get("end")) for word in words]
     return [
         (float(start), float(end))

@@ -15,8 +15,8 @@ from app.importer.legacy_files import (
     JsonDocument,
     UnreadableFile,
     find_unstorable_value,
+    to_32_bit_integer,
     to_finite_number,
-    to_integer,
     to_storable_text,
 )
 from app.importer.report import EntryKind, FileReporter
@@ -75,7 +75,7 @@ def extract_prompt_template(complete_prompt: str, user_prompt: str) -> PromptTem
 
 def _find_values(prompt: str, user_prompt: str) -> Iterator[tuple[int, int, str]]:
     """Yield start, end and placeholder name of each inserted value in a prompt; the transcript is not searched."""
-    transcript = _find_transcript_lines(prompt)
+    transcript = _find_longest_transcript_span(prompt)
     if transcript is not None:
         yield (*transcript, "transcript")
     start, end = transcript or (len(prompt), len(prompt))
@@ -89,8 +89,7 @@ def _find_values(prompt: str, user_prompt: str) -> Iterator[tuple[int, int, str]
             yield (*match.span(1), name)
 
 
-def _find_transcript_lines(prompt: str) -> tuple[int, int] | None:
-    """Return start and end of the longest run of transcript lines that is not an example, or None."""
+def _find_longest_transcript_span(prompt: str) -> tuple[int, int] | None:
     runs: Sequence[tuple[int, int]] = [
         match.span() for match in _TRANSCRIPT_LINES.finditer(prompt) if not prompt.endswith(_EXAMPLE, 0, match.start())
     ]
@@ -108,11 +107,11 @@ _MOMENT_COLUMNS = frozenset({"start_time", "end_time", "is_refined", "generation
 _PARAMETERS: Mapping[str, Callable[[Any], Any]] = {
     "temperature": to_finite_number,
     "top_p": to_finite_number,
-    "top_k": to_integer,
+    "top_k": to_32_bit_integer,
     "min_moment_length": to_finite_number,
     "max_moment_length": to_finite_number,
-    "min_moments": to_integer,
-    "max_moments": to_integer,
+    "min_moments": to_32_bit_integer,
+    "max_moments": to_32_bit_integer,
 }
 _CONFIG_COLUMNS = frozenset({"model", "operation_type", "user_prompt", "complete_prompt", *_PARAMETERS})
 
@@ -196,7 +195,6 @@ def parse_moments(document: JsonDocument, reporter: FileReporter) -> ParsedMomen
 
 
 def _explain_refused_moment(row: Any, is_storable: bool) -> str | None:
-    """Return why a row of a moments file cannot be imported, or None where it can."""
     if not isinstance(row, dict):
         return "no object"
     if not isinstance(row.get("title"), str):
@@ -228,14 +226,16 @@ class _MomentParser:
 
     def parse_moment(self) -> LegacyMoment:
         row = self._row
-        legacy_parent = _read_id(row.get("parent_id"))
+        legacy_parent = _read_id_as_text(row.get("parent_id"))
         is_refined = row.get("is_refined")
-        config = _normalize_prompts(row.get("generation_config"))
-        self.dropped |= {name: _strip_signature(value) for name, value in row.items() if name not in _MOMENT_COLUMNS}
+        config = _normalize_unicode_of_prompts(row.get("generation_config"))
+        self.dropped |= {
+            name: _strip_url_signature(value) for name, value in row.items() if name not in _MOMENT_COLUMNS
+        }
         self._ignore_duplicate_prompt(config)
         return LegacyMoment(
             row=self._number,
-            legacy_id=_read_id(row.get("id")),
+            legacy_id=_read_id_as_text(row.get("id")),
             legacy_parent=legacy_parent,
             start_time=float(row["start_time"]),
             end_time=float(row["end_time"]),
@@ -250,7 +250,6 @@ class _MomentParser:
         )
 
     def _read_text_or_drop(self, name: str, max_length: int | None = None) -> str | None:
-        """Return a value of the row where it is text that can be stored, else None, and add it to `dropped`."""
         value = self._row.get(name)
         text = to_storable_text(value, max_length)
         if text is None and value is not None:
@@ -278,7 +277,7 @@ class _MomentParser:
             operation_type=config.get("operation_type") or ("refinement" if is_refined else "generation"),
             **{name: convert(config.get(name)) for name, convert in _PARAMETERS.items()},
         )
-        if dropped := _find_dropped_config_values(config, result, template):
+        if dropped := _find_unstored_config_values(config, result, template):
             self.dropped["generation_config"] = dropped
         if (lines := template.values.get("transcript")) is not None:
             offset = to_finite_number(config.get("timestamp_offset")) or 0.0
@@ -300,11 +299,10 @@ class _MomentParser:
         return f"a prompt: {flaw.problem}" if flaw else None
 
 
-def _find_dropped_config_values(
+def _find_unstored_config_values(
     config: dict[str, Any], stored: LegacyConfig, template: PromptTemplate
 ) -> dict[str, Any]:
-    """Return the values of a config, and those in its prompt, that no column holds."""
-    dropped = {name: _strip_signature(value) for name, value in config.items() if name not in _CONFIG_COLUMNS}
+    dropped = {name: _strip_url_signature(value) for name, value in config.items() if name not in _CONFIG_COLUMNS}
     for name in _PARAMETERS:
         if getattr(stored, name) is None and config.get(name) is not None:
             dropped[name] = config[name]
@@ -321,16 +319,14 @@ def _find_dropped_config_values(
     return dropped
 
 
-def _normalize_prompts(config: Any) -> Any:
-    """Return a config with its prompts in NFC; what is no object stays as it is."""
+def _normalize_unicode_of_prompts(config: Any) -> Any:
     if not isinstance(config, dict):
         return config
     texts = {name: config[name] for name in ("user_prompt", "complete_prompt") if isinstance(config.get(name), str)}
     return {**config, **{name: to_nfc(text) for name, text in texts.items()}}
 
 
-def _strip_signature(value: Any) -> Any:
-    """Remove the expired signature of a signed URL."""
+def _strip_url_signature(value: Any) -> Any:
     return value.partition("?")[0] if isinstance(value, str) and "?X-Goog-" in value else value
 
 
@@ -338,15 +334,13 @@ def _format_decimals(number: float | None) -> str:
     return "" if number is None else f"{number:.2f}"
 
 
-def _read_id(value: Any) -> str | None:
-    """Return an id as text; missing, null and "" are None."""
+def _read_id_as_text(value: Any) -> str | None:
     if value is None or value == "":
         return None
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
 def _read_clip_window(config: Any) -> tuple[float, float] | None:
-    """Return `clip_start` and `clip_end` of a config in seconds, or None where they are no window."""
     if not isinstance(config, dict):
         return None
     start, end = to_finite_number(config.get("clip_start")), to_finite_number(config.get("clip_end"))

@@ -92,7 +92,7 @@ class PreparedVideo:
         """Continue as if the library did not have the file."""
         if file == self.video_file:
             self.video_file, self.file_size_kb = None, None
-            self.address = _registered_address(self.source_url) or VideoAddress(file.url, AddressCertainty.ASSUMED)
+            self.address = _bucket_address(self.source_url) or VideoAddress(file.url, AddressCertainty.ASSUMED)
         self.thumbnail = None if file == self.thumbnail else self.thumbnail
         self.audio = None if file == self.audio else self.audio
         self.clips = {legacy_id: clip for legacy_id, clip in self.clips.items() if clip != file}
@@ -101,34 +101,35 @@ class PreparedVideo:
 def prepare_video(files: LegacyVideoFiles, library: LibraryContents, source: RegisteredSource | None) -> PreparedVideo:
     """Read all files of a video; report what cannot be read or stored. It blocks."""
     identifier, reporter = files.identifier, FileReporter(None, files.identifier)
-    video_file = _probe_video(files.video, _file_key(video_folder_key, files.video), reporter) if files.video else None
+    video_file = (
+        _probe_video(files.video, _make_file_key(video_folder_key, files.video), reporter) if files.video else None
+    )
     file_size = video_file.size if video_file else source.file_size if source else None
-    transcript = parse_file(files.transcript, parse_transcript, reporter.for_file(files.transcript))
+    transcript = parse_file_or_report(files.transcript, parse_transcript, reporter.for_file(files.transcript))
     moments_reporter = reporter.for_file(files.moments)
-    parsed = parse_file(files.moments, parse_moments, moments_reporter) or ParsedMoments([], [])
-    _report_lost_transcripts(parsed.prompt_transcripts, transcript, moments_reporter)
+    parsed = parse_file_or_report(files.moments, parse_moments, moments_reporter) or ParsedMoments([], [])
+    _report_unstored_prompt_transcripts(parsed.prompt_transcripts, transcript, moments_reporter)
     moments = merge_duplicate_moments(parsed.moments, moments_reporter)
     return PreparedVideo(
         identifier=identifier,
         files=files,
-        address=_find_address(files, video_file, library, source, reporter),
+        address=_find_video_address(files, video_file, library, source, reporter),
         video_file=video_file,
         file_size_kb=size_in_kb(file_size) if file_size is not None else None,
         source_url=source.url if source else None,
         transcript=transcript,
         moments=moments,
-        clips=_find_clips(identifier, moments, library, reporter),
-        thumbnail=_find_file(files.thumbnail, thumbnail_folder_key, "thumbnail", reporter),
-        audio=_find_file(files.audio, audio_folder_key, "audio", reporter),
-        runs=parse_file(files.history, parse_runs, reporter.for_file(files.history)) or [],
+        clips=_find_clips_by_legacy_id(identifier, moments, library, reporter),
+        thumbnail=_find_thumbnail_or_audio(files.thumbnail, thumbnail_folder_key, "thumbnail", reporter),
+        audio=_find_thumbnail_or_audio(files.audio, audio_folder_key, "audio", reporter),
+        runs=parse_file_or_report(files.history, parse_runs, reporter.for_file(files.history)) or [],
         reporter=reporter,
     )
 
 
-def parse_file(
+def parse_file_or_report(
     path: Path | None, parse: Callable[[JsonDocument, FileReporter], _T], reporter: FileReporter
 ) -> _T | None:
-    """Read and parse a JSON file; report it and return None where that fails."""
     if path is None:
         return None
     content = None
@@ -151,8 +152,7 @@ def _explain_unreadable_file(error: Exception) -> str:
             return f"{type(error).__name__}: {error}"
 
 
-def _file_key(folder_key: Callable[[str], str], path: Path) -> str:
-    """Return the storage key for a file of a video, which is named by the video's identifier."""
+def _make_file_key(folder_key: Callable[[str], str], path: Path) -> str:
     identifier = to_nfc(path.stem)
     return f"{folder_key(identifier)}/{storable_name(identifier)}{path.suffix.lower()}"
 
@@ -167,7 +167,7 @@ def _probe_video(path: Path, key: str, reporter: FileReporter) -> LibraryFile | 
         return None if isinstance(error, OSError) else LibraryFile(path, key, size)
 
 
-def _find_address(
+def _find_video_address(
     files: LegacyVideoFiles,
     video_file: LibraryFile | None,
     library: LibraryContents,
@@ -177,18 +177,18 @@ def _find_address(
     """Return the URL of the video's file, of its source in a bucket, or of where the library would have the file."""
     if video_file is not None:
         return VideoAddress(video_file.url, AddressCertainty.PRESENT)
-    if registered := _registered_address(source.url if source else None):
+    if registered := _bucket_address(source.url if source else None):
         return registered
     url = (library.root / "videos" / f"{files.identifier}.mp4").as_uri()
     reporter.add_entry(EntryKind.MISSING, "no video file: its address is where one would be", url)
     return VideoAddress(url, AddressCertainty.ASSUMED)
 
 
-def _registered_address(source_url: str | None) -> VideoAddress | None:
+def _bucket_address(source_url: str | None) -> VideoAddress | None:
     return VideoAddress(source_url, AddressCertainty.NAMED) if source_url and source_url.startswith("gs://") else None
 
 
-def _find_file(
+def _find_thumbnail_or_audio(
     path: Path | None, folder_key: Callable[[str], str], kind: str, reporter: FileReporter
 ) -> LibraryFile | None:
     """Return a thumbnail or an audio file, or None where there is none, it is empty or cannot be read."""
@@ -202,13 +202,12 @@ def _find_file(
     if size == 0:
         reporter.for_file(path).add_entry(EntryKind.REFUSED, f"the {kind} is empty")
         return None
-    return LibraryFile(path, _file_key(folder_key, path), size)
+    return LibraryFile(path, _make_file_key(folder_key, path), size)
 
 
-def _find_clips(
+def _find_clips_by_legacy_id(
     video_identifier: str, moments: Iterable[LegacyMoment], library: LibraryContents, reporter: FileReporter
 ) -> dict[str, LibraryFile]:
-    """Return the clip files of moments by the id that a moment has in the file."""
     clips = {}
     for legacy_id in {moment.legacy_id: None for moment in moments if moment.legacy_id}:
         name = legacy_clip_name(video_identifier, legacy_id)
@@ -223,15 +222,14 @@ def _find_clips(
     return clips
 
 
-def _report_lost_transcripts(
+def _report_unstored_prompt_transcripts(
     prompt_transcripts: Iterable[PromptTranscript], transcript: LegacyTranscript | None, reporter: FileReporter
 ) -> None:
-    """Report transcripts in prompts that differ from the stored one: they would be lost."""
     rows: dict[str, list[int]] = {}
     lost: dict[str, bool] = {}
     for each in prompt_transcripts:
         if each.lines not in lost:
-            lost[each.lines] = not _is_transcript_stored(each, transcript)
+            lost[each.lines] = not _equals_video_transcript(each, transcript)
         rows.setdefault(each.lines, []).append(each.row)
     for lines, is_lost in lost.items():
         if is_lost:
@@ -239,8 +237,7 @@ def _report_lost_transcripts(
             reporter.add_entry(EntryKind.DROPPED, "the transcript in the prompt is not the stored one", content)
 
 
-def _is_transcript_stored(prompt_transcript: PromptTranscript, transcript: LegacyTranscript | None) -> bool:
-    """Return whether the lines in a prompt are the segments or the words of the video's transcript."""
+def _equals_video_transcript(prompt_transcript: PromptTranscript, transcript: LegacyTranscript | None) -> bool:
     if transcript is None:
         return False
     window, offset = prompt_transcript.window or _EVERYTHING, prompt_transcript.offset

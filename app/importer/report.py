@@ -127,7 +127,6 @@ class ImportReport:
         self._file.close()
 
     def add_entries(self, entries: Iterable[ReportEntry]) -> None:
-        """Add entries about one video, or about none."""
         video, content = "", b""
         for entry in entries:
             self.counts[entry.kind] += 1
@@ -148,20 +147,18 @@ class ImportReport:
 
     @property
     def is_complete(self) -> bool:
-        """Return whether everything in the files is in the tables."""
         return not any(self.counts[kind] for kind in _LOSSES)
 
     def read_entries(self) -> Iterator[dict[str, Any]]:
         """Yield the entries as JSON objects, ordered by video."""
-        return map(json.loads, self._read_lines())
+        return map(json.loads, self._read_entry_lines())
 
     def write(self, path: Path) -> None:
-        """Write the report to a file atomically."""
         part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
             with part.open("wb") as file:
                 file.write(_encode_json(self.summarize())[:-1] + b', "entries": [')
-                for number, line in enumerate(self._read_lines()):
+                for number, line in enumerate(self._read_entry_lines()):
                     file.write((b",\n" if number else b"\n") + line)
                 file.write(b"\n]}\n")
             part.replace(path)
@@ -190,7 +187,7 @@ class ImportReport:
             "counts": {kind.value: self.counts[kind] for kind in EntryKind if self.counts[kind]},
         }
 
-    def _read_lines(self) -> Iterator[bytes]:
+    def _read_entry_lines(self) -> Iterator[bytes]:
         for _, begin, end in sorted(self._blocks):
             self._file.seek(begin)
             yield from self._file.read(end - begin).splitlines()
@@ -216,6 +213,5 @@ def _encode_entry(entry: ReportEntry) -> bytes:
 
 
 def _encode_json(value: Any) -> bytes:
-    """Return UTF-8 JSON; lone surrogates are escaped."""
     document = escape_json(json.dumps(value, ensure_ascii=False, allow_nan=False))
     return document.encode("utf-8", "backslashreplace")

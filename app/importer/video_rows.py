@@ -27,8 +27,8 @@ from app.importer.moment_rows import (
     ConfigCache,
     VideoTransaction,
     VideoWriteResult,
-    find_changes,
-    store_configs,
+    find_changed_columns,
+    find_or_create_configs,
     write_moments_and_clips,
 )
 from app.importer.prepared_videos import AddressCertainty, PreparedVideo
@@ -65,18 +65,17 @@ def to_database_unavailable(error: psycopg.Error) -> DatabaseUnavailable | None:
     return None
 
 
-def explain_failed_video(error: Exception) -> str:
-    """Return one sentence for why a video was not imported."""
+def explain_failed_write(error: Exception) -> str:
     if not isinstance(error, psycopg.Error):
         return str(error) or type(error).__name__
     if sentence := _OTHER_STATES.get(error.sqlstate or ""):
-        return _describe_with_cause(sentence, error)
+        return _append_database_message(sentence, error)
     if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
-        return _describe_with_cause("the connection broke while it was written", error)
+        return _append_database_message("the connection broke while it was written", error)
     return str(translate_database_error(error) or error) or type(error).__name__
 
 
-def _describe_with_cause(sentence: str, error: psycopg.Error) -> str:
+def _append_database_message(sentence: str, error: psycopg.Error) -> str:
     cause = error.diag.message_primary or next(iter(str(error).splitlines()), "")
     return f"{sentence}: {cause}" if cause else sentence
 
@@ -89,25 +88,25 @@ async def write_video(
     transcript_id = await _write_transcript(transaction)
     if configs := [moment.config for moment in prepared.moments if moment.config is not None]:
         reporter = transaction.reporter_for(prepared.files.moments)
-        transaction.written.configs = await store_configs(conn, configs, transcript_id, cache, reporter)
+        transaction.written.configs = await find_or_create_configs(conn, configs, transcript_id, cache, reporter)
     await write_moments_and_clips(transaction, bucket)
     await _write_thumbnail(transaction)
     run_identifiers: set[str] = set()
     for run in prepared.runs:
-        run_identifiers.add(await _write_run(transaction, run, run_identifiers))
+        run_identifiers.add(await _write_pipeline_run(transaction, run, run_identifiers))
     return transaction.written
 
 
 async def _write_video_row(conn: Connection, prepared: PreparedVideo, locations: FileLocations) -> VideoTransaction:
     """Insert or update the row of a video, and return the transaction for its other rows."""
-    videos, values, written = VideoRepository(conn), _video_values(prepared), VideoWriteResult()
+    videos, values, written = VideoRepository(conn), _known_video_columns(prepared), VideoWriteResult()
     url = locations.url_of(prepared.video_file) if prepared.video_file else prepared.address.url
     written.elsewhere += not url.startswith("file:") and prepared.video_file is None
     stored = await videos.lock_video(prepared.identifier)
     if stored is None:
         video = await videos.create(identifier=prepared.identifier, cloud_url=url, **values)
-        written.count_row("videos", None)
-        await _store_early_end(conn, prepared, video)
+        written.count_written_row("videos", None)
+        await _store_early_end_of_file(conn, prepared, video)
         return VideoTransaction(conn, prepared, locations, video, True, written)
     await videos.mark_download_complete(stored.id)
     if locations.keeps_stored_url(stored.cloud_url, url):
@@ -115,16 +114,15 @@ async def _write_video_row(conn: Connection, prepared: PreparedVideo, locations:
         _report_unreplaced_file(prepared, locations, stored, written)
     elif _is_better_address(prepared, locations, stored):
         values["cloud_url"] = url
-    changes = find_changes(stored, values)
-    written.count_row("videos", stored, changes)
+    changes = find_changed_columns(stored, values)
+    written.count_written_row("videos", stored, changes)
     video = await videos.update(stored.id, **changes) or stored
     if video.cloud_url == url:
-        await _store_early_end(conn, prepared, video)
+        await _store_early_end_of_file(conn, prepared, video)
     return VideoTransaction(conn, prepared, locations, video, False, written)
 
 
-async def _store_early_end(conn: Connection, prepared: PreparedVideo, video: Video) -> None:
-    """Store that a video's file ends before its declared duration, where it does."""
+async def _store_early_end_of_file(conn: Connection, prepared: PreparedVideo, video: Video) -> None:
     media = prepared.video_file.media if prepared.video_file else None
     if media is not None and media.ends_early:
         await PlayableCopyRepository(conn).store_early_end(video.id, video.cloud_url, media.declared_seconds)
@@ -146,24 +144,24 @@ async def _write_transcript(transaction: VideoTransaction) -> int | None:
     if transcript is None:
         return stored.id if stored else None
     if stored is None:
-        transaction.written.count_row("transcripts", None)
+        transaction.written.count_written_row("transcripts", None)
         return await _create_transcript(transaction, transcript)
-    changes = find_changes(stored, _transcript_values(transcript))
-    transaction.written.count_row("transcripts", stored, changes)
+    changes = find_changed_columns(stored, _transcript_columns(transcript))
+    transaction.written.count_written_row("transcripts", stored, changes)
     return await _replace_transcript(transaction, stored, transcript) if changes else stored.id
 
 
 async def _create_transcript(transaction: VideoTransaction, transcript: LegacyTranscript) -> int:
-    values = _transcript_values(transcript)
+    values = _transcript_columns(transcript)
     created = await TranscriptRepository(transaction.conn).create(video_id=transaction.video.id, **values)
     return created.id
 
 
-async def _replace_transcript(transaction: VideoTransaction, old: Transcript, transcript: LegacyTranscript) -> int:
+async def _replace_transcript(transaction: VideoTransaction, stored: Transcript, transcript: LegacyTranscript) -> int:
     """Replace a transcript; its configs and their moments move to the new one before the old one is deleted."""
     configs = GenerationConfigRepository(transaction.conn)
-    config_ids = await configs.detach_transcript(old.id)
-    await TranscriptRepository(transaction.conn).delete(old.id)
+    config_ids = await configs.detach_transcript(stored.id)
+    await TranscriptRepository(transaction.conn).delete(stored.id)
     new_id = await _create_transcript(transaction, transcript)
     await configs.attach_transcript(config_ids, new_id)
     return new_id
@@ -177,21 +175,24 @@ async def _write_thumbnail(transaction: VideoTransaction) -> None:
     values: dict[str, Any] = {"cloud_url": url, "file_size_kb": thumbnail.file_size_kb}
     stored = None if transaction.is_new else await thumbnails.get_by_video(transaction.video.id)
     if stored is None:
-        transaction.written.count_row("thumbnails", None)
+        transaction.written.count_written_row("thumbnails", None)
         await thumbnails.create(video_id=transaction.video.id, **values)
     else:
-        changes = {} if transaction.locations.keeps_stored_url(stored.cloud_url, url) else find_changes(stored, values)
-        transaction.written.count_row("thumbnails", stored, changes)
+        changes = (
+            {}
+            if transaction.locations.keeps_stored_url(stored.cloud_url, url)
+            else find_changed_columns(stored, values)
+        )
+        transaction.written.count_written_row("thumbnails", stored, changes)
         await thumbnails.update(stored.id, **changes)
 
 
-async def _write_run(transaction: VideoTransaction, run: LegacyRun, used_identifiers: set[str]) -> str:
-    """Insert or update the row of a pipeline run, and return its identifier."""
+async def _write_pipeline_run(transaction: VideoTransaction, run: LegacyRun, used_identifiers: set[str]) -> str:
     runs = RunRepository(transaction.conn)
     identifier, stored = await _choose_run_identifier(transaction, run, used_identifiers)
     values = {name: getattr(run, name) for name in _RUN_COLUMNS}
-    changes = find_changes(stored, values) if stored else {}
-    transaction.written.count_row("pipeline_history", stored, changes)
+    changes = find_changed_columns(stored, values) if stored else {}
+    transaction.written.count_written_row("pipeline_history", stored, changes)
     if stored:
         await runs.update(stored.id, **changes)
     else:
@@ -222,7 +223,7 @@ async def _choose_run_identifier(
     return identifier, stored
 
 
-def _video_values(prepared: PreparedVideo) -> dict[str, Any]:
+def _known_video_columns(prepared: PreparedVideo) -> dict[str, Any]:
     """Return the columns that the files know; others keep their values."""
     media = prepared.video_file.media if prepared.video_file else None
     values = {name: getattr(media, name, None) for name in _MEDIA_COLUMNS}
@@ -238,7 +239,7 @@ def _is_better_address(prepared: PreparedVideo, locations: FileLocations, stored
     return prepared.address.certainty is AddressCertainty.PRESENT
 
 
-def _transcript_values(transcript: LegacyTranscript) -> dict[str, Any]:
+def _transcript_columns(transcript: LegacyTranscript) -> dict[str, Any]:
     return {
         "full_text": transcript.full_text,
         "word_timestamps": transcript.words,
@@ -309,11 +310,11 @@ class VideoWriter:
                 locations = await self._options.finder.locate_files(prepared, row_urls, is_copying=False)
             else:
                 locations = await self._options.copier.copy_files(prepared, row_urls)
-            return await self._call_with_retries(prepared, partial(self._write_once, prepared, locations))
+            return await self._call_with_retries(prepared, partial(self._write_in_one_transaction, prepared, locations))
 
         return await call_with_retries(copy_and_write, _COPY_POLICY)
 
-    async def _write_once(
+    async def _write_in_one_transaction(
         self, prepared: PreparedVideo, locations: FileLocations, conn: Connection
     ) -> VideoWriteResult:
         options = self._options
@@ -326,26 +327,24 @@ class VideoWriter:
                 if not await options.copier.has_all_copies(locations):
                     raise _CopyDeleted("its files were deleted while they were copied")
             written = await write_video(conn, prepared, locations, options.bucket, options.configs)
-        written.in_place = locations.count_files_in_library(prepared)
+        written.in_place = locations.count_files_served_from_library(prepared)
         options.configs.add_configs(written.configs, is_stored=not options.dry_run)
         return written
 
     async def _call_with_retries(self, prepared: PreparedVideo, action: Callable[[Connection], Awaitable[_T]]) -> _T:
         """Call the action; again where retrying may help, and once without a transcript that is too long."""
-        call = partial(self._call_on_connection, action)
+        call = partial(self._call_on_own_connection, action)
         try:
-            return await call_with_retries(call, _WRITE_POLICY, before_wait=self._clear_config_ids)
+            return await call_with_retries(call, _WRITE_POLICY, before_wait=self._clear_config_ids_after_deletion)
         except psycopg.errors.ProgramLimitExceeded as error:
             _remove_transcript(prepared, error)
         return await self._call_with_retries(prepared, action)
 
-    def _clear_config_ids(self, failed: FailedCall) -> None:
-        """Forget the cached ids of configs where one of them may have been deleted."""
+    def _clear_config_ids_after_deletion(self, failed: FailedCall) -> None:
         if isinstance(failed.error, psycopg.errors.ForeignKeyViolation):
             self._options.configs.clear_config_ids()
 
-    async def _call_on_connection(self, action: Callable[[Connection], Awaitable[_T]]) -> _T:
-        """Call the action with this writer's connection; close it where the error means that it is lost."""
+    async def _call_on_own_connection(self, action: Callable[[Connection], Awaitable[_T]]) -> _T:
         conn = await self._open_connection()
         try:
             return await action(conn)
