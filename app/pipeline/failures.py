@@ -17,7 +17,7 @@ from app.core.thread_pool import report_idle_time
 from app.database.errors import translate_database_error
 from app.models.runs import StageRecord
 from app.models.stages import STAGE_TABLE, Stage
-from app.storage.file_system import is_disk_full
+from app.storage.file_system import is_disk_full_error
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ def describe_stage_failure(error: BaseException, stage: Stage) -> str:
     known = translate_database_error(error) if isinstance(error, psycopg.Error) else error
     if isinstance(known, VideoMomentsError):
         return escape_controls(mask_secrets(str(known)))[:_MAX_LENGTH]
-    if isinstance(error, OSError) and is_disk_full(error):
+    if isinstance(error, OSError) and is_disk_full_error(error):
         return f"There is no room for the files of the stage {stage}"
     _log.error("%s failed", STAGE_TABLE[stage].title, exc_info=error)
     return f"{STAGE_TABLE[stage].title} failed unexpectedly, see the log of the worker ({type(error).__name__})"

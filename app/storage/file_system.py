@@ -38,7 +38,7 @@ def translate_read_errors(*, action: str = "read") -> Iterator[None]:
         if error.errno in _MISSING_FILE_ERRORS:
             raise FileMissing from None
         _log.warning("A file cannot be %s: %s", action, error)
-        raise StorageUnavailable(f"The file cannot be {action}: {_error_reason(error)}") from None
+        raise StorageUnavailable(f"The file cannot be {action}: {_os_error_message(error)}") from None
 
 
 @contextmanager
@@ -47,17 +47,17 @@ def translate_write_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if is_disk_full(error):
-            raise StorageFull(f"There is no room for the file: {_error_reason(error)}") from None
+        if is_disk_full_error(error):
+            raise StorageFull(f"There is no room for the file: {_os_error_message(error)}") from None
         _log.warning("The folder of stored files cannot be written: %s", error)
-        raise StorageUnavailable(f"The folder of stored files cannot be written: {_error_reason(error)}") from None
+        raise StorageUnavailable(f"The folder of stored files cannot be written: {_os_error_message(error)}") from None
 
 
-def is_disk_full(error: OSError) -> bool:
+def is_disk_full_error(error: OSError) -> bool:
     return error.errno in _FULL_DISK_ERRORS
 
 
-def _error_reason(error: OSError) -> str:
+def _os_error_message(error: OSError) -> str:
     return os.strerror(error.errno).lower() if error.errno else "unknown error"
 
 
@@ -86,20 +86,23 @@ def parts_below(folder: Path, path: Path) -> tuple[str, ...]:
     return path.parts[depth:] if path.parts[:depth] == folder.parts else ()
 
 
-def is_inside(path: Path, folder: Path) -> bool:
+def is_inside_folder(path: Path, folder: Path) -> bool:
     """Return whether a path is a folder or below it, by name or after resolving links. It blocks."""
     return path.is_relative_to(folder) or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 @contextlib.contextmanager
-def open_folder(root: Path, parts: Sequence[str], *, create: bool = False) -> Iterator[int]:
-    """Open a folder below `root`; with `create`, make it. Raises `OSError`, also for a symbolic link on the way."""
+def open_folder_below(root: Path, parts: Sequence[str], *, create: bool = False) -> Iterator[int]:
+    """Open a folder below `root` and yield its descriptor; with `create`, make it.
+
+    Raises `OSError`, also for a symbolic link on the way.
+    """
     if create:
         root.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(root, _OPEN_FOLDER & ~_NO_FOLLOW)
     try:
         for part in parts:
-            if create and _make_folder(part, descriptor):
+            if create and _make_folder_if_missing(part, descriptor):
                 os.fsync(descriptor)
             inner = os.open(part, _OPEN_FOLDER, dir_fd=descriptor)
             os.close(descriptor)
@@ -109,9 +112,9 @@ def open_folder(root: Path, parts: Sequence[str], *, create: bool = False) -> It
         os.close(descriptor)
 
 
-def open_file(root: Path, parts: Sequence[str]) -> int:
+def open_file_below(root: Path, parts: Sequence[str]) -> int:
     """Open a regular file below `root` and return its descriptor. Raises `OSError` or `FileMissing`."""
-    with open_folder(root, parts[:-1]) as folder:
+    with open_folder_below(root, parts[:-1]) as folder:
         descriptor = os.open(parts[-1], _OPEN_FILE, dir_fd=folder)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -122,21 +125,21 @@ def open_file(root: Path, parts: Sequence[str]) -> int:
     return descriptor
 
 
-def remove_file(root: Path, parts: Sequence[str]) -> bool:
+def remove_file_below(root: Path, parts: Sequence[str]) -> bool:
     """Remove a regular file below `root` and the folders it leaves empty. Return False where there is none."""
-    with open_folder(root, parts[:-1]) as folder:
+    with open_folder_below(root, parts[:-1]) as folder:
         if not stat.S_ISREG(os.lstat(parts[-1], dir_fd=folder).st_mode):
             return False
         os.unlink(parts[-1], dir_fd=folder)
         os.fsync(folder)
     with contextlib.suppress(OSError):  # not empty
         for depth in range(len(parts) - 1, 0, -1):
-            with open_folder(root, parts[: depth - 1]) as folder:
+            with open_folder_below(root, parts[: depth - 1]) as folder:
                 os.rmdir(parts[depth - 1], dir_fd=folder)
     return True
 
 
-def _make_folder(name: str, within: int) -> bool:
+def _make_folder_if_missing(name: str, within: int) -> bool:
     try:
         os.mkdir(name, dir_fd=within)
     except FileExistsError:
@@ -150,20 +153,19 @@ _UNITS = ("bytes", "kB", "MB", "GB")
 
 
 def check_free_space(folder: Path, needed_bytes: float, purpose: str) -> None:
-    """Raise `StorageFull` where a file of `needed_bytes` does not fit on the disk of a folder; it blocks for a moment.
+    """Raise `StorageFull` where a file does not fit on the disk of a folder, which need not exist yet. It blocks.
 
-    The folder need not exist yet. `purpose` names the file in the error ("the audio of the video"). A disk that does
-    not report its free space counts as large enough.
+    `purpose` names the file in the error ("the audio of the video").
     """
     try:
         free, total = measure_disk(folder)
-    except OSError:
+    except OSError:  # a disk that does not report its free space counts as large enough
         return
     available = max(free - min(_RESERVE_BYTES, total * _RESERVE_SHARE), 0.0)
     if needed_bytes > available:
         raise StorageFull(
-            f"There is no room for {purpose}: {_describe_size(needed_bytes)} are needed, "
-            f"and {_describe_size(available)} of the disk may be used"
+            f"There is no room for {purpose}: {_format_size(needed_bytes)} are needed, "
+            f"and {_format_size(available)} of the disk may be used"
         )
 
 
@@ -174,7 +176,7 @@ def measure_disk(folder: Path) -> tuple[int, int]:
     return usage.free, usage.total
 
 
-def _describe_size(size: float) -> str:
+def _format_size(size: float) -> str:
     for unit in _UNITS[:-1]:
         if size < 1000:
             return f"{size:.0f} {unit}"
@@ -186,14 +188,13 @@ _POLL_SECONDS = 0.02
 
 if sys.platform == "win32":
 
-    def try_lock(descriptor: int) -> bool:
-        """There is no lock that leaves the file readable: one process at a time is taken for granted."""
-        return True
+    def try_file_lock(descriptor: int) -> bool:
+        return True  # no lock leaves the file readable there: one process at a time is taken for granted
 
 else:
     import fcntl
 
-    def try_lock(descriptor: int) -> bool:
+    def try_file_lock(descriptor: int) -> bool:
         """Lock an open file until it is closed; False where another one has it."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -202,14 +203,14 @@ else:
         return True
 
 
-def wait_for_lock(descriptor: int, stopping: threading.Event) -> None:
+def wait_for_file_lock(descriptor: int, stopping: threading.Event) -> None:
     """Wait for the lock of an open file. Raises `StorageUnavailable` once `stopping` is set."""
-    while not try_lock(descriptor):
+    while not try_file_lock(descriptor):
         if stopping.wait(_POLL_SECONDS):
             raise StorageUnavailable("The server is stopping")
 
 
-def is_file_at(descriptor: int, path: str | os.PathLike[str]) -> bool:
+def is_open_file_at(descriptor: int, path: str | os.PathLike[str]) -> bool:
     """Return whether an open file still has this path: it may have been moved or removed before it was locked."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))

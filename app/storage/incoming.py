@@ -16,7 +16,13 @@ from types import TracebackType
 
 from app.core.errors import StorageUnavailable
 from app.core.thread_pool import ThreadPool
-from app.storage.file_system import check_free_space, is_file_at, translate_write_errors, try_lock, wait_for_lock
+from app.storage.file_system import (
+    check_free_space,
+    is_open_file_at,
+    translate_write_errors,
+    try_file_lock,
+    wait_for_file_lock,
+)
 
 INCOMING_FOLDER = ".incoming"
 _UPLOAD = "upload-"
@@ -28,10 +34,7 @@ _NEW = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CL
 
 
 class IncomingFile:
-    """A file being received: `async with storage.receive_file() as incoming: await incoming.write(chunk)`.
-
-    It is at `path` until `put` moves it; what is left at the end of the block is removed.
-    """
+    """An upload being received: it is at `path` until `put` moves it, or else removed at the end of the block."""
 
     def __init__(self, folder: "IncomingFolder", workers: ThreadPool) -> None:
         self.path = folder.path / f"{_UPLOAD}{secrets.token_hex(16)}"
@@ -46,7 +49,7 @@ class IncomingFile:
         try:
             await self._workers.run(self._open_file)
         except BaseException:
-            self._workers.submit(self._close_file)
+            self._workers.submit(self._close_and_remove)
             raise
         return self
 
@@ -60,14 +63,14 @@ class IncomingFile:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._workers.run_shielded(self._close_file)
+        await self._workers.run_shielded(self._close_and_remove)
 
     def _open_file(self) -> None:
         with self._lock, translate_write_errors():
             if not self._is_closed:
-                self._folder.make_folder()
+                self._folder.prepare_folder()
                 self._descriptor = os.open(self.path, _NEW | os.O_EXCL, 0o666)
-                try_lock(self._descriptor)
+                try_file_lock(self._descriptor)
 
     def _write_bytes(self, data: bytes) -> None:
         with self._lock, translate_write_errors():
@@ -78,19 +81,19 @@ class IncomingFile:
                 left = left[os.write(self._descriptor, left) :]
             self.size += len(data)
 
-    def _close_file(self) -> None:
+    def _close_and_remove(self) -> None:
         with self._lock:
             self._is_closed = True
             if self._descriptor is not None:
                 with contextlib.suppress(OSError):
-                    if is_file_at(self._descriptor, self.path):
+                    if is_open_file_at(self._descriptor, self.path):
                         self.path.unlink()
                 os.close(self._descriptor)
                 self._descriptor = None
 
 
 class IncomingFolder:
-    """Its files are removed, moved to their place, or deleted once they are old and unlocked."""
+    """The folder of incomplete files; those that are old and unlocked are removed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -98,22 +101,22 @@ class IncomingFolder:
 
     @contextlib.contextmanager
     def open_draft(self, key: str, source: Path, stopping: threading.Event) -> Iterator[tuple[int, Path]]:
-        """Open and lock the draft of a copy, with the bytes that an interrupted copy wrote."""
-        self.make_folder()
+        """Open and lock the draft of a copy, with what an interrupted copy wrote; yield its descriptor and path."""
+        self.prepare_folder()
         identity = f"{key}\0{os.path.abspath(source)}".encode("utf-8", "surrogateescape")
         path = self.path / f"{_DRAFT}{hashlib.sha256(identity).hexdigest()[:32]}"
         while True:
             descriptor = os.open(path, _NEW, 0o666)
             try:
-                wait_for_lock(descriptor, stopping)
-                if is_file_at(descriptor, path):
+                wait_for_file_lock(descriptor, stopping)
+                if is_open_file_at(descriptor, path):
                     yield descriptor, path
                     return
             finally:
                 os.close(descriptor)
 
-    def make_folder(self) -> None:
-        """Make the folder, and remove old files from it every ten minutes."""
+    def prepare_folder(self) -> None:
+        """Make the folder if missing, and remove old files from it every ten minutes."""
         self.path.mkdir(parents=True, exist_ok=True)
         if self.path.is_symlink():
             raise StorageUnavailable("The folder of arriving files is a symbolic link")
@@ -125,21 +128,21 @@ class IncomingFolder:
         with os.scandir(self.path) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
-                    if _is_old(entry):
+                    if _is_expired_incoming_file(entry):
                         _remove_unless_locked(entry.path)
 
 
-def _is_old(entry: os.DirEntry[str]) -> bool:
+def _is_expired_incoming_file(entry: os.DirEntry[str]) -> bool:
     if not entry.is_file(follow_symlinks=False):
         return False
     age = time.time() - entry.stat(follow_symlinks=False).st_mtime
-    return any(entry.name.startswith(kind) and age > kept for kind, kept in _KEPT_SECONDS.items())
+    return any(entry.name.startswith(kind) and age > kept_seconds for kind, kept_seconds in _KEPT_SECONDS.items())
 
 
 def _remove_unless_locked(path: str) -> None:
     descriptor = os.open(path, _NEW & ~os.O_CREAT)
     try:
-        if try_lock(descriptor) and is_file_at(descriptor, path):
+        if try_file_lock(descriptor) and is_open_file_at(descriptor, path):
             os.unlink(path)
     finally:
         os.close(descriptor)

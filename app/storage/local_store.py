@@ -16,40 +16,40 @@ from app.core.errors import FileMissing, StorageUnavailable
 from app.core.private_files import open_private_file, prepare_data_folder
 from app.core.thread_pool import ThreadPool, make_event_loop_callback
 from app.storage.file_system import (
-    is_inside,
-    open_file,
-    open_folder,
+    is_inside_folder,
+    open_file_below,
+    open_folder_below,
     parts_below,
     path_from_url,
-    remove_file,
+    remove_file_below,
     translate_read_errors,
 )
+from app.storage.folder_upload import FolderUpload
 from app.storage.incoming import INCOMING_FOLDER, IncomingFile, IncomingFolder
 from app.storage.keys import split_key
-from app.storage.local_copy import LocalCopy
 from app.storage.protocols import ProgressCallback, SignedUrl, StoredFile
 
 
 class LibraryFolders:
-    """The folders of the setting `library_dirs`, and those that imports registered in `data_dir`."""
+    """The folders of imported libraries: those of LIBRARY_DIRS, and those that imports registered in DATA_DIR."""
 
     def __init__(self, settings: Settings) -> None:
-        self._named = tuple(Path(os.path.abspath(folder)) for folder in settings.library_dirs)
+        self._configured = tuple(Path(os.path.abspath(folder)) for folder in settings.library_dirs)
         self._settings = settings
-        self._notes = settings.data_dir / "libraries"
-        self._read: tuple[tuple[int, int], tuple[Path, ...]] | None = None
+        self._registered_path = settings.data_dir / "libraries"
+        self._last_read: tuple[tuple[int, int], tuple[Path, ...]] | None = None
 
     def list_folders(self) -> tuple[Path, ...]:
-        """Return the folders; a new import is seen without a restart. It blocks."""
+        """Return the folders, with those that imports registered meanwhile. It blocks."""
         try:
-            status = os.stat(self._notes)
+            status = os.stat(self._registered_path)
             seen = (status.st_mtime_ns, status.st_size)
-            if self._read is None or self._read[0] != seen:
-                self._read = seen, _parse_library_folder(self._notes.read_bytes())
-            noted = self._read[1]
+            if self._last_read is None or self._last_read[0] != seen:
+                self._last_read = seen, _parse_registered_folders(self._registered_path.read_bytes())
+            noted = self._last_read[1]
         except OSError:
             noted = ()
-        return self._named + noted
+        return self._configured + noted
 
     def add_folder(self, folder: Path) -> None:
         """Register a folder for reading. Raises `StorageUnavailable`."""
@@ -58,7 +58,7 @@ class LibraryFolders:
             return
         try:
             prepare_data_folder(self._settings)
-            with open(self._notes, "ab", opener=open_private_file) as notes:
+            with open(self._registered_path, "ab", opener=open_private_file) as notes:
                 notes.write(os.fsencode(folder) + b"\0")
                 notes.flush()
                 os.fsync(notes.fileno())
@@ -66,9 +66,9 @@ class LibraryFolders:
             raise StorageUnavailable(f"The folder of an import cannot be noted in DATA_DIR: {error}") from None
 
 
-def _parse_library_folder(notes: bytes) -> tuple[Path, ...]:
-    """Return the folders; the last note may be cut off and is ignored."""
-    return tuple(Path(os.fsdecode(note)) for note in notes.split(b"\0")[:-1] if os.path.isabs(note))
+def _parse_registered_folders(content: bytes) -> tuple[Path, ...]:
+    # The last path may be cut off and is ignored.
+    return tuple(Path(os.fsdecode(path)) for path in content.split(b"\0")[:-1] if os.path.isabs(path))
 
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 class LocalFileReader:
     """A file that is opened and read in threads, and closed once none of them uses it.
 
-    `buffer` has `READ_CHUNK_BYTES` and is shared by all readers of an event loop.
+    `buffer`, of `READ_CHUNK_BYTES`, is shared by all readers of an event loop.
     """
 
     stored: StoredFile
@@ -97,7 +97,7 @@ class LocalFileReader:
 
     async def __aenter__(self) -> Self:
         try:
-            self.stored = await self._workers.run(self._call_while_open, self._open_descriptor)
+            self.stored = await self._workers.run(self._call_while_open, self._open_and_describe)
         except BaseException:
             self._close()
             raise
@@ -110,29 +110,26 @@ class LocalFileReader:
         stop = self.stored.size if stop is None else stop
         while start < stop:
             size = min(stop - start, READ_CHUNK_BYTES)
-            chunk = self._read_cached(size, start)
+            chunk = self._read_cached_bytes(size, start)
             if chunk is None:
-                chunk = await self._workers.run(self._call_while_open, self._read_chunk, size, start)
+                chunk = await self._workers.run(self._call_while_open, self._read_bytes_at, size, start)
             if not chunk:
                 return
             start += len(chunk)
             yield chunk
 
-    def _open_descriptor(self) -> StoredFile:
+    def _open_and_describe(self) -> StoredFile:
         self._descriptor = self._open_file(self._url)
-        return describe_file(self._url, os.fstat(self._descriptor))
+        return make_stored_file(self._url, os.fstat(self._descriptor))
 
-    def _read_chunk(self, size: int, start: int) -> bytes:
+    def _read_bytes_at(self, size: int, start: int) -> bytes:
         if self._descriptor is None:
             raise FileMissing
         with translate_read_errors():
             return os.pread(self._descriptor, size, start)
 
-    def _read_cached(self, size: int, start: int) -> bytes | None:
-        """Read bytes that are in the page cache, without blocking; None where they are not.
-
-        Several times as fast as reading in a thread.
-        """
+    def _read_cached_bytes(self, size: int, start: int) -> bytes | None:
+        """Return bytes that are in the page cache, or None: several times as fast as reading in a thread."""
         if _NOWAIT is None or self._descriptor is None:
             return None
         try:
@@ -142,6 +139,7 @@ class LocalFileReader:
         return bytes(self._buffer[:count])
 
     def _call_while_open(self, call: Callable[..., T], *args: object) -> T:
+        """Call a function that uses the file, which stays open until it returns. Raises `FileMissing` once closed."""
         with self._lock:
             if self._is_closed:
                 raise FileMissing
@@ -166,7 +164,7 @@ class LocalFileReader:
             self._descriptor = None
 
 
-def describe_file(url: str, status: os.stat_result) -> StoredFile:
+def make_stored_file(url: str, status: os.stat_result) -> StoredFile:
     version = hashlib.sha256(f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}".encode()).hexdigest()[:24]
     return StoredFile(url, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC), version)
 
@@ -194,14 +192,14 @@ class LocalStore:
         return self._root.joinpath(*split_key(key)).as_uri()
 
     def is_inside(self, folder: Path) -> bool:
-        return is_inside(self._root, folder)
+        return is_inside_folder(self._root, folder)
 
     def owns(self, url: str) -> bool:
         return self._own_parts(url) is not None
 
     async def put(self, key: str, source: Path, progress: ProgressCallback | None = None) -> StoredFile:
-        copying = LocalCopy(self._root, self.incoming_folder, key, source, make_event_loop_callback(progress))
-        await self._copiers.run_shielded(copying.run, on_cancel=copying.stop)
+        copying = FolderUpload(self._root, self.incoming_folder, key, source, make_event_loop_callback(progress))
+        await self._copiers.run_shielded(copying.run, on_cancel=copying.request_stop)
         return await self.stat(self.url_of(key))
 
     async def stat(self, url: str) -> StoredFile:
@@ -221,12 +219,11 @@ class LocalStore:
         return await self._workers.run_shielded(partial(self._delete_file, url))
 
     async def list_files(self, folder: str) -> list[StoredFile]:
-        return sorted(
-            await self._workers.run(_collect_files, self._walk_files(split_key(folder))), key=lambda file: file.url
-        )
+        files = await self._workers.run(_collect_or_empty, self._walk_files(split_key(folder)))
+        return sorted(files, key=lambda file: file.url)
 
     async def list_names(self, folder: str) -> set[str]:
-        return set(await self._workers.run(_collect_files, self._names_in(split_key(folder))))
+        return set(await self._workers.run(_collect_or_empty, self._iterate_names(split_key(folder))))
 
     async def aclose(self) -> None:
         self._workers.close()
@@ -250,7 +247,7 @@ class LocalStore:
             for folder in folders:
                 root = Path(os.path.realpath(folder))
                 if names := parts_below(root, real):
-                    return open_file(root, names)
+                    return open_file_below(root, names)
         raise FileMissing
 
     def _own_parts(self, url: str) -> tuple[str, ...] | None:
@@ -261,7 +258,9 @@ class LocalStore:
             return None
         parts = parts_below(self._root, path)
         # Files of a library stay the user's, also where the library and the store share a folder.
-        if not parts or any(is_inside(path, folder) for folder in (self.incoming_path, *self.libraries.list_folders())):
+        if not parts or any(
+            is_inside_folder(path, folder) for folder in (self.incoming_path, *self.libraries.list_folders())
+        ):
             return None
         return parts
 
@@ -271,29 +270,29 @@ class LocalStore:
             return False
         try:
             with translate_read_errors(action="deleted"):
-                return remove_file(self._root, parts)
+                return remove_file_below(self._root, parts)
         except FileMissing:
             return False
 
     def _walk_files(self, folder: Sequence[str]) -> Iterator[StoredFile]:
-        with translate_read_errors(), open_folder(self._root, folder) as top:
+        with translate_read_errors(), open_folder_below(self._root, folder) as top:
             for path, _, names, inner in os.fwalk(".", onerror=_raise_unless_missing, dir_fd=top):
                 for name in names:
                     with contextlib.suppress(FileNotFoundError):
                         status = os.lstat(name, dir_fd=inner)
                         if stat.S_ISREG(status.st_mode):
-                            yield describe_file(self._root.joinpath(*folder, path, name).as_uri(), status)
+                            yield make_stored_file(self._root.joinpath(*folder, path, name).as_uri(), status)
 
-    def _names_in(self, folder: Sequence[str]) -> Iterator[str]:
-        with translate_read_errors(), open_folder(self._root, folder) as top:
+    def _iterate_names(self, folder: Sequence[str]) -> Iterator[str]:
+        with translate_read_errors(), open_folder_below(self._root, folder) as top:
             yield from os.listdir(top)
 
 
-def _collect_files(found: Iterator[T]) -> Sequence[T]:
+def _collect_or_empty(items: Iterator[T]) -> Sequence[T]:
     """Return all items, or none where the folder does not exist."""
     collected: list[T] = []
     with contextlib.suppress(FileMissing):
-        collected.extend(found)
+        collected.extend(items)
     return collected
 
 
@@ -307,5 +306,5 @@ def _open_without_links(path: Path, folders: Sequence[Path]) -> int:
     if INCOMING_FOLDER not in path.parts:
         for folder in folders:
             if names := parts_below(folder, path):
-                return open_file(folder, names)
+                return open_file_below(folder, names)
     raise FileMissing

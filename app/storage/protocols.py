@@ -37,7 +37,6 @@ class OpenFile(Protocol):
 
     def read(self, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
         """Yield the bytes from `start` up to, not including, `stop`."""
-        ...
 
 
 class ReadableStore(Protocol):
@@ -49,19 +48,15 @@ class ReadableStore(Protocol):
 
     async def stat(self, url: str) -> StoredFile:
         """Return size, time and version. Raises `FileMissing`."""
-        ...
 
     def open_async(self, url: str) -> AbstractAsyncContextManager[OpenFile]:
         """Open a file for reading: `async with storage.open_async(url) as file`. Raises `FileMissing`."""
-        ...
 
     def open_blocking(self, url: str) -> BinaryIO:
         """Open a file for reading and seeking, blocking. Raises `FileMissing`."""
-        ...
 
     async def get_signed_url(self, url: str) -> SignedUrl | None:
         """Return a URL from which the bucket itself serves the file, or None for local files."""
-        ...
 
     async def aclose(self) -> None: ...
 
@@ -71,11 +66,9 @@ class Store(ReadableStore, Protocol):
 
     def url_of(self, key: str) -> str:
         """Return the URL of a key. Raises `InvalidInput` for an invalid key."""
-        ...
 
     def owns(self, url: str) -> bool:
         """Return whether this server may replace and delete the file. It blocks."""
-        ...
 
     async def put(self, key: str, source: Path, progress: ProgressCallback | None = None) -> StoredFile:
         """Store a local file atomically; a stored file with the same bytes is kept.
@@ -83,16 +76,12 @@ class Store(ReadableStore, Protocol):
         What an interrupted call has sent is not sent again. A source that was received is moved, any other copied.
         Raises `FileMissing` for the source, `Conflict` where it changes meanwhile, and `StorageFull`.
         """
-        ...
 
     async def delete(self, url: str) -> bool:
         """Delete a file; False for one that is missing or not this server's own."""
-        ...
 
     async def list_files(self, folder: str) -> list[StoredFile]:
         """Return the files whose keys begin with `folder` and a slash, ordered by key."""
-        ...
 
     async def list_names(self, folder: str) -> set[str]:
         """Return the names of the files and folders directly in a folder."""
-        ...

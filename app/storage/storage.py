@@ -34,10 +34,7 @@ class Storage:
         return self._local_store.incoming_path
 
     def receive_file(self) -> IncomingFile:
-        """Receive a file: `async with storage.receive_file() as incoming: await incoming.write(chunk)`.
-
-        `put` moves it into the store; a file that was not put is removed at the end of the block.
-        """
+        """Receive an upload: `async with storage.receive_file() as incoming: await incoming.write(chunk)`."""
         return self._local_store.receive_file()
 
     def url_of(self, key: str) -> str:
@@ -47,9 +44,7 @@ class Storage:
         return self._own_store.owns(url)
 
     def can_reach(self, url: str) -> bool:
-        """Return whether this server can read files at a URL: another machine may have a library that this one has not.
-
-        It blocks."""
+        """Return whether a URL is in a bucket or a folder of this server: others may have more libraries. It blocks."""
         if not url.startswith("file:") or self.owns(url):
             return True
         try:
@@ -107,8 +102,8 @@ def open_storage(settings: Settings) -> Storage:
     libraries = LibraryFolders(settings)
     url = settings.storage_url or local.as_uri()
     if url.startswith("file:"):
-        files = LocalStore(_folder_from_url(url), libraries)
-        _check_libraries(settings, files)
+        files = LocalStore(_parse_storage_folder_url(url), libraries)
+        _refuse_libraries_with_own_files(settings, files)
         return Storage(files, files, BucketReader(settings))
     if url.startswith("gs:"):
         files = LocalStore(local, libraries)
@@ -117,15 +112,15 @@ def open_storage(settings: Settings) -> Storage:
     raise ConfigurationError("STORAGE_URL must start with file:/// or gs://")
 
 
-def _check_libraries(settings: Settings, files: LocalStore) -> None:
+def _refuse_libraries_with_own_files(settings: Settings, local_store: LocalStore) -> None:
     for folder in settings.library_dirs:
-        if files.is_inside(folder.absolute()):
+        if local_store.is_inside(folder.absolute()):
             raise ConfigurationError(
                 f"LIBRARY_DIRS must not name {folder}: this server's own files lie in it, move them with STORAGE_URL"
             )
 
 
-def _folder_from_url(url: str) -> Path:
+def _parse_storage_folder_url(url: str) -> Path:
     try:
         return path_from_url(url.rstrip("/"))
     except ValueError as error:

@@ -20,9 +20,9 @@ _HALTED = """
 import sys, time
 from pathlib import Path
 from app.cli.command_line import main
-from app.storage.local_copy import LocalCopy
+from app.storage.folder_upload import FolderUpload
 
-halt, chunks, check = Path(sys.argv.pop(1)), int(sys.argv.pop(1)), LocalCopy._check
+halt, chunks, check = Path(sys.argv.pop(1)), int(sys.argv.pop(1)), FolderUpload._raise_if_stopping
 
 def check_and_wait(self):
     self.chunks = getattr(self, "chunks", 0) + 1
@@ -31,7 +31,7 @@ def check_and_wait(self):
         time.sleep(0.01)
     check(self)
 
-LocalCopy._check = check_and_wait
+FolderUpload._raise_if_stopping = check_and_wait
 sys.exit(main())
 """
 

@@ -12,8 +12,8 @@ import pytest
 
 from app.core.errors import Conflict
 from app.storage import Storage
+from app.storage.folder_upload import FolderUpload
 from app.storage.incoming import IncomingFolder
-from app.storage.local_copy import LocalCopy
 from tests.storage.stores import files_in, is_copy, make_file, open_files, read_all
 
 _MIB = 1024 * 1024
@@ -22,7 +22,7 @@ _MIB = 1024 * 1024
 _KILLED_COPY = """
 import os, signal, sys
 from pathlib import Path
-from app.storage.local_copy import LocalCopy
+from app.storage.folder_upload import FolderUpload
 from app.storage.incoming import IncomingFolder
 
 media, source, limit = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -34,7 +34,7 @@ def count(size):
     if written >= limit:
         os.kill(os.getpid(), signal.SIGKILL)
 
-LocalCopy(media, IncomingFolder(media / ".incoming"), "videos/film/a.mp4", source, count).run()
+FolderUpload(media, IncomingFolder(media / ".incoming"), "videos/film/a.mp4", source, count).run()
 """
 
 
@@ -100,14 +100,14 @@ async def test_a_draft_of_a_source_that_is_shorter_now_is_cut(storage: Storage, 
 async def test_a_cancelled_copy_has_ended_when_the_cancellation_is_seen(
     storage: Storage, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check, chunks = LocalCopy._check, count(1)
+    check, chunks = FolderUpload._raise_if_stopping, count(1)
 
-    def check_once_stopped(copying: LocalCopy) -> None:
+    def check_once_stopped(copying: FolderUpload) -> None:
         if next(chunks) == 5:
             copying._stopping.wait(60)
         check(copying)
 
-    monkeypatch.setattr(LocalCopy, "_check", check_once_stopped)
+    monkeypatch.setattr(FolderUpload, "_raise_if_stopping", check_once_stopped)
     put = asyncio.create_task(storage.put("videos/film/a.mp4", source))
     drafts = await _wait_for_files(tmp_path / "media")
     put.cancel()
@@ -167,7 +167,7 @@ def test_a_source_that_grows_meanwhile_is_not_stored(tmp_path: Path, source: Pat
 
     media = tmp_path / "media"
     with pytest.raises(Conflict, match=r"source.mp4 changed while it was copied"):
-        LocalCopy(media, IncomingFolder(media / ".incoming"), "a/b", source, grow).run()
+        FolderUpload(media, IncomingFolder(media / ".incoming"), "a/b", source, grow).run()
     assert not (media / "a").exists()
 
 

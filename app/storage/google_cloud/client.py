@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cachetools import LRUCache
 
 from app.core.errors import FileMissing, StorageUnavailable
+from app.core.thread_pool import ThreadPool
 from app.storage.protocols import SignedUrl
 
 if TYPE_CHECKING:
@@ -54,20 +55,20 @@ class GoogleClient:
         self._credentials: Credentials | None = None
         self._refusal: tuple[float, str] | None = None  # until when, and why, there is no client
 
-    def make_blob(self, bucket: str, name: str, generation: int | None = None) -> "Blob":
-        return self.get_client().bucket(bucket).blob(name, generation=generation)
+    def make_blob(self, bucket: str, name: str) -> "Blob":
+        return self.get_client().bucket(bucket).blob(name)
 
     def get_client(self) -> "Client":
         """Return the client. Raises `StorageUnavailable` without credentials."""
         with self._lock:
             if self._client is None:
-                self._client = self._connect_once_in_a_while()
+                self._client = self._connect_unless_just_failed()
                 # Else the library loads bucket metadata in threads of its own, for traces that are not recorded.
                 self._client._bucket_metadata_cache = None
             return self._client
 
     @property
-    def signer(self) -> "Credentials | None":
+    def credentials(self) -> "Credentials | None":
         self.get_client()
         return self._credentials
 
@@ -77,7 +78,8 @@ class GoogleClient:
                 self._client.close()
                 self._client = None
 
-    def _connect_once_in_a_while(self) -> "Client":
+    def _connect_unless_just_failed(self) -> "Client":
+        """Return a new client; raise the last error again for ten seconds after it."""
         if self._refusal is not None and time.monotonic() < self._refusal[0]:
             raise StorageUnavailable(self._refusal[1])
         try:
@@ -90,7 +92,7 @@ class GoogleClient:
         import google.auth
         from google.cloud.storage import Client
 
-        with translate_storage_errors():
+        with translate_google_errors():
             if "STORAGE_EMULATOR_HOST" not in os.environ:
                 self._credentials, _ = google.auth.default(scopes=[_SCOPE])
                 return Client(project=None, credentials=self._credentials)
@@ -99,7 +101,7 @@ class GoogleClient:
             return Client(project=None)
 
 
-def retry_requests(seconds: float | None = None) -> "Retry":
+def make_retry_policy(seconds: float | None = None) -> "Retry":
     """Return the retry policy of the Google library, limited to `seconds`."""
     from google.cloud.storage.retry import DEFAULT_RETRY
 
@@ -108,7 +110,7 @@ def retry_requests(seconds: float | None = None) -> "Retry":
 
 
 @contextmanager
-def translate_storage_errors(bucket: str = "") -> Iterator[None]:
+def translate_google_errors(bucket: str = "") -> Iterator[None]:
     """Raise `FileMissing`, or `StorageUnavailable` with the name of the bucket, for errors of the Google library."""
     import requests
     import urllib3
@@ -143,56 +145,54 @@ def translate_storage_errors(bucket: str = "") -> Iterator[None]:
         raise StorageUnavailable(f"{name} does not answer as it should") from None
 
 
-_KEPT_URLS = 4096
+_MAX_CACHED_URLS = 4096
 
 
-class SignedUrls:
+class UrlSigner:
     """Signs URLs and caches them until the last fifth of their life: a player needs its URL for as long as it plays."""
 
-    def __init__(self, client: GoogleClient, seconds: int) -> None:
+    def __init__(self, client: GoogleClient, workers: ThreadPool, seconds: int) -> None:
         self._client = client
+        self._workers = workers
         self._seconds = seconds
-        self._known: LRUCache[str, tuple[str, float]] = LRUCache(_KEPT_URLS)
+        self._cache: LRUCache[str, tuple[str, float]] = LRUCache(_MAX_CACHED_URLS)
 
-    def find_url(self, url: str) -> SignedUrl | None:
-        """Return a cached URL that is valid long enough. Call it on the event loop."""
-        address, expires_at = self._known.get(url, ("", 0.0))
-        left = expires_at - time.monotonic()
-        return SignedUrl(address, math.floor(left)) if left > self._seconds / 5 else None
-
-    def sign_url(self, url: str) -> tuple[str, float] | None:
-        """Return a signed URL and its expiry on the monotonic clock, or None for credentials that cannot sign.
-
-        It may block: credentials without a key of their own sign through Google.
-        """
-        bucket, name = split_object_url(url)
-        with translate_storage_errors(bucket):
-            blob = self._client.make_blob(bucket, name)
-            how = self._credentials()
-            if how is None:
+    async def get_signed_url(self, url: str) -> SignedUrl | None:
+        """Return a signed URL for a gs:// URL, or None for credentials that cannot sign."""
+        signed_url, expires_at = self._cache.get(url, ("", 0.0))
+        if expires_at - time.monotonic() <= self._seconds / 5:
+            signed = await self._workers.run(self._sign_url, url)
+            if signed is None:
                 return None
-            expires_at = time.monotonic() + self._seconds
-            address = blob.generate_signed_url(version="v4", expiration=timedelta(seconds=self._seconds), **how)
-        return address, expires_at
+            self._cache[url] = signed_url, expires_at = signed
+        return SignedUrl(signed_url, math.floor(expires_at - time.monotonic()))
 
-    def remember_url(self, url: str, signed: tuple[str, float]) -> None:
-        self._known[url] = signed
+    def _sign_url(self, url: str) -> tuple[str, float] | None:
+        """Return a signed URL and its expiry on the monotonic clock; ask Google where the credentials have no key."""
+        bucket, name = split_object_url(url)
+        with translate_google_errors(bucket):
+            blob = self._client.make_blob(bucket, name)
+            credentials = self._get_signing_arguments()
+            if credentials is None:
+                return None
+            expires_at, expiration = time.monotonic() + self._seconds, timedelta(seconds=self._seconds)
+            return blob.generate_signed_url(version="v4", expiration=expiration, **credentials), expires_at
 
-    def _credentials(self) -> dict[str, Any] | None:
+    def _get_signing_arguments(self) -> dict[str, Any] | None:
         from google.auth.credentials import Signing
         from google.auth.transport.requests import Request
 
-        signer = self._client.signer
-        if isinstance(signer, Signing):
-            return {"credentials": signer}
-        email = getattr(signer, "service_account_email", None)
-        if signer is None or email is None:
+        credentials = self._client.credentials
+        if isinstance(credentials, Signing):
+            return {"credentials": credentials}
+        email = getattr(credentials, "service_account_email", None)
+        if credentials is None or email is None:
             _log.info("These Google credentials cannot sign addresses: files are sent through this server")
             return None
-        if not signer.valid or email == "default":  # what a machine's account is called before the first token
-            signer.refresh(Request())  # type: ignore[no-untyped-call]  # the library's types are not whole
+        if not credentials.valid or email == "default":  # what a machine's account is called before the first token
+            credentials.refresh(Request())  # type: ignore[no-untyped-call]  # the library's types are not whole
         return {
-            "credentials": signer,
-            "service_account_email": getattr(signer, "service_account_email", email),
-            "access_token": signer.token,
+            "credentials": credentials,
+            "service_account_email": getattr(credentials, "service_account_email", email),
+            "access_token": credentials.token,
         }

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from app.core.config import Settings
 from app.core.errors import ConfigurationError, FileMissing, InvalidInput, StorageUnavailable
@@ -16,10 +16,10 @@ from app.core.thread_pool import ThreadPool, make_event_loop_callback
 from app.storage.google_cloud.client import (
     TIMEOUT_SECONDS,
     GoogleClient,
-    SignedUrls,
-    retry_requests,
+    UrlSigner,
+    make_retry_policy,
     split_object_url,
-    translate_storage_errors,
+    translate_google_errors,
 )
 from app.storage.google_cloud.upload import ObjectUpload
 from app.storage.incoming import IncomingFolder
@@ -74,10 +74,10 @@ class BucketReader:
     def __init__(self, settings: Settings) -> None:
         self.client = GoogleClient()
         self.workers = ThreadPool("google", 16)
-        self._links = SignedUrls(self.client, settings.signed_url_seconds)
+        self._signer = UrlSigner(self.client, self.workers, settings.signed_url_seconds)
 
     async def stat(self, url: str) -> StoredFile:
-        return describe_object(await self.workers.run(self._load_blob, url))
+        return make_stored_object(await self.workers.run(self._load_blob, url))
 
     @asynccontextmanager
     async def open_async(self, url: str) -> AsyncIterator["OpenObject"]:
@@ -90,12 +90,8 @@ class BucketReader:
         )
 
     async def get_signed_url(self, url: str) -> SignedUrl | None:
-        if (known := self._links.find_url(url)) is None:
-            signed = await self.workers.run(self._sign_url, url)
-            if signed is not None:
-                self._links.remember_url(url, signed)
-                known = self._links.find_url(url)
-        return known
+        _split_existing_url(url)
+        return await self._signer.get_signed_url(url)
 
     async def aclose(self) -> None:
         self.workers.close()
@@ -103,22 +99,18 @@ class BucketReader:
 
     def _load_blob(self, url: str) -> "Blob":
         """Return an object with its metadata, pinned to its current generation."""
-        bucket, name = _split_readable_url(url)
-        with translate_storage_errors(bucket):
+        bucket, name = _split_existing_url(url)
+        with translate_google_errors(bucket):
             blob = self.client.make_blob(bucket, name)
-            blob.reload(timeout=TIMEOUT_SECONDS, retry=retry_requests())
+            blob.reload(timeout=TIMEOUT_SECONDS, retry=make_retry_policy())
             return blob
-
-    def _sign_url(self, url: str) -> tuple[str, float] | None:
-        _split_readable_url(url)
-        return self._links.sign_url(url)
 
 
 class OpenObject:
-    """An open generation of an object."""
+    """An object opened for reading, pinned to its generation."""
 
     def __init__(self, blob: "Blob", workers: ThreadPool) -> None:
-        self.stored = describe_object(blob)
+        self.stored = make_stored_object(blob)
         self._blob = blob
         self._workers = workers
 
@@ -130,14 +122,14 @@ class OpenObject:
             yield chunk
 
 
-def describe_object(blob: "Blob") -> StoredFile:
+def make_stored_object(blob: "Blob") -> StoredFile:
     modified = blob.updated or blob.time_created or datetime.fromtimestamp(0, UTC)
     return StoredFile(f"gs://{blob.bucket.name}/{blob.name}", int(blob.size), modified, str(blob.generation))
 
 
 def _fetch_range(blob: "Blob", start: int, stop: int) -> bytes:
     """Return a range of an object. Raises `FileMissing` where the object was replaced meanwhile."""
-    with translate_storage_errors(blob.bucket.name):
+    with translate_google_errors(blob.bucket.name):
         data: bytes = blob.download_as_bytes(
             start=start,
             end=stop - 1,
@@ -145,14 +137,15 @@ def _fetch_range(blob: "Blob", start: int, stop: int) -> bytes:
             if_generation_match=blob.generation,
             checksum=None,  # it would be of the whole object
             timeout=TIMEOUT_SECONDS,
-            retry=retry_requests(),
+            retry=make_retry_policy(),
         )
     if not data:
         raise FileMissing
     return data
 
 
-def _split_readable_url(url: str) -> tuple[str, str]:
+def _split_existing_url(url: str) -> tuple[str, str]:
+    """Return the bucket and the object name of a gs:// URL. Raises `FileMissing` for any other."""
     try:
         bucket, name = split_object_url(url)
     except ValueError:
@@ -193,7 +186,7 @@ class ObjectStore(BucketReader):
             source,
             make_event_loop_callback(progress),
         )
-        return describe_object(await self._senders.run_shielded(upload.run, on_cancel=upload.stop))
+        return make_stored_object(await self._senders.run_shielded(upload.run, on_cancel=upload.request_stop))
 
     async def delete(self, url: str) -> bool:
         deleting = partial(self._delete_object, url, stopping := threading.Event())
@@ -213,38 +206,33 @@ class ObjectStore(BucketReader):
         return self._prefix + "/".join(split_key(key))
 
     def _delete_object(self, url: str, stopping: threading.Event) -> bool:
-        def check(_: Exception) -> None:
+        def raise_if_stopping(_: Exception) -> None:
             if stopping.is_set():
                 raise StorageUnavailable("The bucket takes too long to answer")
 
         _, name = split_object_url(url)
         try:
-            with translate_storage_errors(self._bucket):
+            with translate_google_errors(self._bucket):
                 delete = partial(self.client.make_blob(self._bucket, name).delete, timeout=_DELETE_SECONDS, retry=None)
-                retry_requests()(delete, check)()
+                make_retry_policy()(delete, raise_if_stopping)()
         except FileMissing:
             return False
         return True
 
     def _list_objects(self, prefix: str) -> builtins.list[StoredFile]:
-        with translate_storage_errors(self._bucket):
-            found = self.client.get_client().list_blobs(
-                self._bucket, prefix=prefix, timeout=TIMEOUT_SECONDS, retry=retry_requests()
-            )
-            return [describe_object(blob) for blob in found if not blob.name.endswith("/")]
+        with translate_google_errors(self._bucket):
+            return [make_stored_object(blob) for blob in self._request_listing(prefix) if not blob.name.endswith("/")]
 
     def _list_names(self, prefix: str) -> set[str]:
-        with translate_storage_errors(self._bucket):
-            found = self.client.get_client().list_blobs(
-                self._bucket,
-                prefix=prefix,
-                delimiter="/",
-                fields="items(name),prefixes,nextPageToken",
-                timeout=TIMEOUT_SECONDS,
-                retry=retry_requests(),
-            )
-            names = {blob.name for blob in found} | set(found.prefixes)
+        """Return the names directly below a prefix: of objects, and of prefixes that end with a slash."""
+        with translate_google_errors(self._bucket):
+            listing = self._request_listing(prefix, delimiter="/", fields="items(name),prefixes,nextPageToken")
+            names = {blob.name for blob in listing} | set(listing.prefixes)
         return {name.removeprefix(prefix).rstrip("/") for name in names} - {""}
+
+    def _request_listing(self, prefix: str, **options: str) -> Any:
+        client, retry = self.client.get_client(), make_retry_policy()
+        return client.list_blobs(self._bucket, prefix=prefix, timeout=TIMEOUT_SECONDS, retry=retry, **options)
 
 
 def _split_storage_url(url: str) -> tuple[str, str]:

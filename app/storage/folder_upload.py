@@ -11,8 +11,8 @@ from pathlib import Path
 from app.core.errors import Conflict, FileMissing, StorageFull, StorageUnavailable
 from app.storage.file_system import (
     check_free_space,
-    open_file,
-    open_folder,
+    open_file_below,
+    open_folder_below,
     translate_read_errors,
     translate_write_errors,
 )
@@ -23,8 +23,8 @@ _COPY_CHUNK_BYTES = 1024 * 1024
 _PUBLISH_ATTEMPTS = 10
 
 
-class LocalCopy:
-    """One copy, run in a thread; any thread may stop it."""
+class FolderUpload:
+    """Copies one local file into a folder store, in a thread; any thread may stop it."""
 
     def __init__(
         self, root: Path, incoming: IncomingFolder, key: str, source: Path, progress: Callable[[int], None]
@@ -37,23 +37,27 @@ class LocalCopy:
         self._progress = progress
         self._stopping = threading.Event()
 
-    def stop(self) -> None:
+    def request_stop(self) -> None:
+        """Make `run` raise soon; the next copy of the file continues where this one stopped."""
         self._stopping.set()
 
     def run(self) -> None:
-        """Copy or move the file. Raises `FileMissing`, `StorageFull`, `StorageUnavailable` and `Conflict`."""
+        """Copy the file, or move a received one.
+
+        Raises `FileMissing`, `StorageFull`, `StorageUnavailable` and `Conflict`.
+        """
         with open_source_file(self._source) as source, translate_write_errors():
             if self._source.parent == self._incoming.path and os.name == "posix":
                 os.fsync(source.fileno())
                 self._move_into_place(self._source)
                 self._progress(os.fstat(source.fileno()).st_size)
             else:
-                self._copy_file(source)
+                self._copy_into_folder(source)
 
-    def _copy_file(self, source: io.FileIO) -> None:
+    def _copy_into_folder(self, source: io.FileIO) -> None:
         with self._incoming.open_draft(self._key, self._source, self._stopping) as (draft, path):
             try:
-                if self._is_stored(source):
+                if self._is_same_file_stored(source):
                     path.unlink()
                     self._progress(os.fstat(source.fileno()).st_size)
                     return
@@ -64,16 +68,14 @@ class LocalCopy:
                 path.unlink(missing_ok=True)  # frees the space on a full disk
                 raise
 
-    def _is_stored(self, source: io.FileIO) -> bool:
+    def _is_same_file_stored(self, source: io.FileIO) -> bool:
         try:
-            stored = io.FileIO(open_file(self._root, self._parts))
+            stored = io.FileIO(open_file_below(self._root, self._parts))
         except (FileMissing, OSError):
             return False
         with stored:
             size = os.fstat(source.fileno()).st_size
-            if os.fstat(stored.fileno()).st_size != size:
-                return False
-            return self._count_equal_bytes(source, stored) == size
+            return os.fstat(stored.fileno()).st_size == size and self._count_equal_bytes(source, stored) == size
 
     def _count_equal_bytes(self, source: io.FileIO, other: io.FileIO) -> int:
         """Return the length of the common beginning of both files, in whole chunks."""
@@ -81,7 +83,7 @@ class LocalCopy:
         source.seek(0)
         other.seek(0)
         while chunk := other.read(_COPY_CHUNK_BYTES):
-            self._check()
+            self._raise_if_stopping()
             if source.read(len(chunk)) != chunk:
                 break
             equal += len(chunk)
@@ -98,8 +100,8 @@ class LocalCopy:
             self._progress(done)
             buffer = memoryview(bytearray(_COPY_CHUNK_BYTES))
             while done <= before.st_size and (count := _read_chunk(source, buffer)):
-                self._check()
-                _write_chunk(file, buffer[:count])
+                self._raise_if_stopping()
+                _write_all_bytes(file, buffer[:count])
                 self._progress(count)
                 done += count
         after = os.fstat(source.fileno())
@@ -109,7 +111,7 @@ class LocalCopy:
     def _move_into_place(self, path: Path) -> None:
         for _ in range(_PUBLISH_ATTEMPTS):
             try:
-                with open_folder(self._root, self._parts[:-1], create=True) as folder:
+                with open_folder_below(self._root, self._parts[:-1], create=True) as folder:
                     os.replace(path, self._parts[-1], dst_dir_fd=folder)
                     os.fsync(folder)
                 return
@@ -118,7 +120,7 @@ class LocalCopy:
                     break
         raise FileMissing
 
-    def _check(self) -> None:
+    def _raise_if_stopping(self) -> None:
         if self._stopping.is_set():
             raise StorageUnavailable("The server is stopping")
 
@@ -139,6 +141,6 @@ def _read_chunk(source: io.FileIO, buffer: memoryview) -> int:
         return source.readinto(buffer) or 0
 
 
-def _write_chunk(file: io.FileIO, data: memoryview) -> None:
+def _write_all_bytes(file: io.FileIO, data: memoryview) -> None:
     while data:
         data = data[file.write(data) or 0 :]
