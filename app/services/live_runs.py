@@ -35,10 +35,10 @@ _ENDED_SECONDS = 86_400
 # A server that refuses commands counts as recovered after this long without a refusal.
 _REFUSAL_SECONDS = 10.0
 _PENDING = StageRecord(StageStatus.PENDING)
-MAX_FOLLOWERS = 1000
-POLL_SECONDS = 1.0
+_MAX_FOLLOWERS = 1000
+_POLL_SECONDS = 1.0
 # Proxies close idle connections after a minute, some after half a minute.
-KEEP_ALIVE_SECONDS = 15.0
+_KEEP_ALIVE_SECONDS = 15.0
 _VIDEO_KEY_NAMES = ("active", "lock", "cancel", "history")
 _RUN_PREFIX = "pipeline:run:"
 _JOB_PREFIX = "job:"
@@ -251,23 +251,14 @@ class RunStatusFeeds:
     """Feeds of run statuses by video; a status is read once a second for all its followers, if there are any."""
 
     def __init__(
-        self,
-        read_status: Callable[[str], Awaitable[SerializedStatus]],
-        is_stopping: Callable[[], bool],
-        *,
-        max_followers: int = MAX_FOLLOWERS,
-        poll_seconds: float = POLL_SECONDS,
-        keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
+        self, read_status: Callable[[str], Awaitable[SerializedStatus]], is_stopping: Callable[[], bool]
     ) -> None:
         self._read_status = read_status
         self._is_stopping = is_stopping
-        self._max_followers = max_followers
-        self._poll_seconds = poll_seconds
-        self._keep_alive_seconds = keep_alive_seconds
         self._feeds: dict[str, _RunStatusFeed] = {}
 
     async def get_status(self, video: str) -> SerializedStatus:
-        if sum(feed.followers for feed in self._feeds.values()) >= self._max_followers:
+        if sum(feed.followers for feed in self._feeds.values()) >= _MAX_FOLLOWERS:
             raise TooManyFollowers
         return await self._read_status(video)
 
@@ -284,7 +275,7 @@ class RunStatusFeeds:
                     return
                 else:
                     try:
-                        async with asyncio.timeout(self._keep_alive_seconds):
+                        async with asyncio.timeout(_KEEP_ALIVE_SECONDS):
                             await changed.wait()
                     except TimeoutError:
                         yield None
@@ -313,7 +304,7 @@ class RunStatusFeeds:
     async def _poll_status_until_final(self, video: str, feed: _RunStatusFeed) -> None:
         try:
             while not self._is_stopping():
-                await asyncio.sleep(self._poll_seconds)
+                await asyncio.sleep(_POLL_SECONDS)
                 try:
                     status = await self._read_status(video)
                 except Exception as error:  # followers wait until the next successful read

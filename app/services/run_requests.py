@@ -63,9 +63,8 @@ class PipelineOptions(BaseModel):
     generation_model: ModelKey | None = None
     refinement_model: ModelKey | None = None
     temperature: Temperature = 0.7
-    # Factories keep a default out of the documentation: `temperature` is the default.
-    generation_temperature: Temperature = Field(default_factory=float)
-    refinement_temperature: Temperature = Field(default_factory=float)
+    generation_temperature: Temperature = Field(default_factory=lambda options: options.get("temperature", 0.7))
+    refinement_temperature: Temperature = Field(default_factory=lambda options: options.get("temperature", 0.7))
     min_moment_length: Annotated[Length, Field(ge=10, le=300)] = 60
     max_moment_length: Annotated[Length, Field(ge=30, le=600)] = 120
     min_moments: Annotated[Count, Field(le=50)] = 3
@@ -84,16 +83,12 @@ class PipelineOptions(BaseModel):
     )
 
     def to_request(self) -> RunRequest:
-        default, given = RunRequest(), self.model_fields_set
+        default = RunRequest()
         return RunRequest(
             generation_model=self.generation_model or self.model or default.generation_model,
             refinement_model=self.refinement_model or self.model or default.refinement_model,
-            generation_temperature=(
-                self.generation_temperature if "generation_temperature" in given else self.temperature
-            ),
-            refinement_temperature=(
-                self.refinement_temperature if "refinement_temperature" in given else self.temperature
-            ),
+            generation_temperature=self.generation_temperature,
+            refinement_temperature=self.refinement_temperature,
             min_moment_length=self.min_moment_length,
             max_moment_length=self.max_moment_length,
             min_moments=self.min_moments,

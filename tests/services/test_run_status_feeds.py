@@ -2,27 +2,32 @@
 
 import asyncio
 from contextlib import aclosing
-from typing import Any
 
 import pytest
 
 from app.core.errors import DatabaseUnavailable, TooManyFollowers
+from app.services import live_runs
 from app.services.live_runs import RunStatusFeeds, SerializedStatus
 
 FIRST, SECOND, LAST = (SerializedStatus(name, name.encode(), name == "last") for name in ("first", "second", "last"))
 _PATIENCE_SECONDS = 60.0
 
 
+@pytest.fixture(autouse=True)
+def _poll_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_runs, "_POLL_SECONDS", 0.01)
+
+
 class Source:
     """A state that a test sets, and that counts who looks at it."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self) -> None:
         self.state = FIRST
         self.error: Exception | None = None
         self.looks = 0
         self._looked = asyncio.Event()
         self.is_stopping = False
-        self.feeds = RunStatusFeeds(self._read, lambda: self.is_stopping, **({"poll_seconds": 0.01} | options))
+        self.feeds = RunStatusFeeds(self._read, lambda: self.is_stopping)
 
     async def _read(self, key: str) -> SerializedStatus:
         self.looks += 1
@@ -91,8 +96,9 @@ async def test_nothing_is_read_without_followers() -> None:
     assert source.feeds._feeds == {}
 
 
-async def test_an_unchanged_state_sends_keep_alives() -> None:
-    source = Source(keep_alive_seconds=0.02)
+async def test_an_unchanged_state_sends_keep_alives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_runs, "_KEEP_ALIVE_SECONDS", 0.02)
+    source = Source()
     async with asyncio.timeout(_PATIENCE_SECONDS), aclosing(source.feeds.follow_status("talk", FIRST)) as states:
         assert [await anext(states) for _ in range(3)] == [None, None, None]
 
@@ -114,8 +120,9 @@ async def test_all_feeds_end_when_the_server_stops() -> None:
     assert await following == []
 
 
-async def test_the_number_of_followers_is_limited() -> None:
-    source = Source(max_followers=2)
+async def test_the_number_of_followers_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_runs, "_MAX_FOLLOWERS", 2)
+    source = Source()
     following = [asyncio.create_task(source.follow()) for _ in range(2)]
     await source.wait_for_looks(2)
     with pytest.raises(TooManyFollowers):
