@@ -303,7 +303,7 @@ def _mask_known_secrets(text: str) -> str:
 
 
 def _find_piece_spans(decoded: _DecodedText) -> Iterable[tuple[int, int]]:
-    """Yield where in the original text ten or more characters of a long known secret are."""
+    """Yield where in the original text pieces of long known secrets are: all of twelve characters, some of ten."""
     pieces, text = _list_secret_pieces(_known_secrets), decoded.text
     done = at = 0
     while pieces and at <= len(text) - _PIECE:

@@ -279,7 +279,7 @@ def _start_task(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
 
 @contextmanager
 def _close_socket_after(conn: AsyncConnection[Any], seconds: float) -> Iterator[None]:
-    """Close the connection's socket where the block takes longer than `seconds`, as behind a pooler without server."""
+    """Close the socket where the block takes longer: a pooler lets a statement wait while its server is down."""
     with socket.socket(fileno=os.dup(conn.fileno())) as line:
         timer = asyncio.get_running_loop().call_later(seconds, line.shutdown, socket.SHUT_RDWR)
         try:

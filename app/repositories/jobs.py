@@ -45,7 +45,7 @@ class JobRun:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The newest run of a type, and when its newest result was stored; audio files have no row that says so."""
+    """The newest run of a type, and when its newest result was stored; None for audio files, which have no rows."""
 
     run: JobRun | None
     result_created_at: datetime | None = None
