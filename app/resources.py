@@ -46,7 +46,6 @@ class Resources:
 
 
 def make_resources(settings: Settings, open_connection: OpenConnection = get_connection) -> Resources:
-    """Return resources that are connected to nothing yet."""
     redis, storage, database = make_redis(settings), open_storage(settings), Database(open_connection)
     audio = ExtractedAudioIndex(storage)
     return Resources(

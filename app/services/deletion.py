@@ -109,7 +109,7 @@ async def delete_video_rows(conn: Connection, video_identifier: str, options: De
         # Other videos may share its configs; deleting those would delete their moments.
         await GenerationConfigRepository(conn).detach_transcript(contents.transcript_id)
     if _must_keep_video_row(options, contents, files):
-        return await _delete_contents_not_kept(conn, video, options, contents, files)
+        return await _delete_rows_not_kept(conn, video, options, contents, files)
     await VideoRepository(conn).delete(video.id)
     return DeletedRows(
         files, contents.transcript_id is not None, contents.moments > 0, video.source_url is not None, contents.runs
@@ -126,7 +126,7 @@ def _must_keep_video_row(options: DeletionOptions, contents: VideoContents, file
     )
 
 
-async def _delete_contents_not_kept(
+async def _delete_rows_not_kept(
     conn: Connection, video: Video, options: DeletionOptions, contents: VideoContents, files: list[FileReference]
 ) -> DeletedRows:
     deleted = await _delete_clips_not_kept(conn, options, files)
@@ -193,7 +193,7 @@ async def delete_video(
         await _delete_video_file(storage, url, kind, deletion)
     for url, kind in files_in_folders.items():
         if url not in files_of_rows:
-            await _delete_file_without_row(database, storage, identifier, url, kind, deletion)
+            await _delete_file_if_unreferenced(database, storage, identifier, url, kind, deletion)
     has_deleted = bool(rows or deletion.local_files or deletion.bucket_files or deletion.errors)
     has_redis_answered = options.skip_redis or await _delete_video_keys_in_redis(redis, identifier, deletion)
     if not (has_deleted or deletion.redis_keys):
@@ -214,7 +214,7 @@ async def _list_files_to_delete(storage: Storage, identifier: str, options: Dele
     return {file.url: kind for kind, folder in folders.items() if folder for file in await storage.list_files(folder)}
 
 
-async def _delete_file_without_row(
+async def _delete_file_if_unreferenced(
     database: Database, storage: Storage, identifier: str, url: str, kind: str, deletion: VideoDeletion
 ) -> None:
     # Locked: an upload that has just stored the file inserts its row later and finds the file deleted.

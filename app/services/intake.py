@@ -308,7 +308,6 @@ async def _is_enqueued(conn: Connection, requested_run: RequestedRun) -> bool | 
 
 
 def is_transient_error(error: BaseException) -> bool:
-    """Return whether a retry may succeed: PostgreSQL, Redis or the storage is unavailable or refuses for now."""
     expected: BaseException | None = error
     if isinstance(error, psycopg.Error):
         expected = translate_database_error(error)

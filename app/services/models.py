@@ -32,7 +32,6 @@ async def get_moment_model(redis: Redis, model_key: str) -> ModelConfig:
 
 
 async def load_api_keys_for_masking(redis: Redis) -> None:
-    """Load the API keys of all models, so that this process masks them in logs and answers; ignore an outage."""
     try:
         async with asyncio.timeout(_REDIS_TIMEOUT):
             await ModelRegistry(redis).list_models()

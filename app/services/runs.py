@@ -172,7 +172,6 @@ def _settle_stage_of_ended_run(stage: Stage, record: StageRecord, run: RunSummar
 
 
 async def _add_live_progress(redis: Redis, video: str, run: RunSummary) -> RunSummary:
-    """Return a running run with the counters of its current stage from Redis, any other run unchanged."""
     details = run.details
     if details is None or run.status != RunStatus.RUNNING or details.is_waiting:
         return run
