@@ -24,7 +24,6 @@ class _EscapingConsole(Console):
         return super().render_str(escape_controls(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Escape the texts inside of tables and bars, too; `control` marks what moves the cursor for a bar."""
         for segment in super().render(renderable, options):
             if segment.control or segment.text.isprintable() or not segment.text.strip(" \n"):
                 yield segment

@@ -19,11 +19,7 @@ _OWN_NAMES = frozenset({"postgres", "valkey", "media", "libraries", "work", "pla
 
 
 def prepare_data_folder(settings: Settings) -> None:
-    """Create DATA_DIR, and make it and this server's files in it private. Raises `OSError`.
-
-    What lies below an open folder, as versions before this one left it, is closed once. Links are never followed, files
-    of other users stay as they are, and so does DATA_DIR itself where others need it.
-    """
+    """Create DATA_DIR, and make it and this server's files in it private; follows no link. Raises `OSError`."""
     folder = settings.data_dir
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if sys.platform == "win32" or _is_shared_folder(settings):

@@ -43,16 +43,14 @@ _OTHER_REFUSAL = "Redis refuses a command of this server: the log has its reason
 _DEFECTS = (DataError, LockError, PubSubError, WatchError)
 
 
-def make_redis(settings: Settings) -> Redis:
-    return make_bytes_redis(settings, decode_responses=True, encoding_errors="replace")
-
-
-def make_bytes_redis(settings: Settings, **options: Any) -> Redis:
+def make_redis(settings: Settings, *, answers_text: bool = True) -> Redis:
+    """Return a client that answers with text, else with bytes. It connects at its first command."""
     return Redis.from_url(
         settings.redis_url.get_secret_value(),
         health_check_interval=30,
+        decode_responses=answers_text,
+        encoding_errors="replace" if answers_text else "strict",
         **make_redis_connection_options(),
-        **options,
     )
 
 

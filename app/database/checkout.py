@@ -88,7 +88,6 @@ class Database:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Connection]:
-        """Yield a connection in autocommit mode; a write begins a transaction on it."""
         async with aclosing(self._open_connection()) as connections:
             yield await anext(connections)
             await anext(connections, None)  # commits, as after an endpoint that returned

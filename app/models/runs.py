@@ -100,10 +100,7 @@ def find_last_started_stage(stage_records: Mapping[Stage, StageRecord]) -> Stage
 
 
 def convert_stage_record_for_clients(stage: Stage, record: StageRecord) -> StageRecord:
-    """Return the record for clients, which know a cancelled stage and one without results as skipped.
-
-    Clients show the reason of a skipped stage only, and expect no times for it.
-    """
+    """Return the record for clients, which know a cancelled stage and one without results as skipped."""
     reason = record.skip_reason
     if record.status is StageStatus.CANCELLED:
         reason = "Cancelled"
@@ -122,11 +119,7 @@ def convert_stage_record_for_clients(stage: Stage, record: StageRecord) -> Stage
 
 @dataclass(frozen=True, slots=True)
 class ClaimedRun:
-    """A run whose current stage a worker has claimed, as its `owner`.
-
-    `video` and `subject` are identifiers, `stages` are the records of the stages, `attempt` counts from 1 in each
-    stage, and `started_at` is when the run was accepted, in seconds since 1970.
-    """
+    """A run whose current stage a worker has claimed, as its `owner`; `video` and `subject` are identifiers."""
 
     id: int
     identifier: str
@@ -137,9 +130,9 @@ class ClaimedRun:
     request: RunRequest
     stages: Mapping[Stage, StageRecord]
     stage: Stage
-    attempt: int
+    attempt: int  # counts from 1 in each stage
     owner: str
-    started_at: float
+    started_at: float  # when the run was accepted, in seconds since 1970
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +161,6 @@ def make_run_outcome_from_stages(records: Mapping[Stage, StageRecord]) -> RunOut
 def make_run_outcome(
     records: Mapping[Stage, StageRecord], status: RunStatus, stage: Stage | None = None, reason: str | None = None
 ) -> RunOutcome:
-    """Return an outcome with the numbers of moments and clips that the stages have counted."""
     totals = {
         total: _get_integer_result(record, key)
         for name, record in records.items()
@@ -178,6 +170,5 @@ def make_run_outcome(
 
 
 def _get_integer_result(record: StageRecord, name: str) -> int | None:
-    """Return a counter of the stage's result; None where it has none."""
     value = record.result.get(name)
     return value if isinstance(value, int) else None

@@ -91,14 +91,12 @@ class ExistingResults:
 
 
 def _explain_missing_moments(result: Mapping[str, Any]) -> str | None:
-    """Return why the generation stage found no moments; None where it found some."""
     if result.get("moments") != 0:
         return None
     return str(result.get("reason") or "No moments were found")
 
 
 def _explain_missing_refinement(result: Mapping[str, Any]) -> str | None:
-    """Return why the refinement stage changed no moment; None where it changed one."""
     unchanged = result.get("unchanged", 0) + result.get("kept", 0)
     if not unchanged or unchanged != result.get("total"):
         return None

@@ -78,16 +78,12 @@ class PlayableCopyStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ClaimedVideoFile:
-    """A video file that one worker has claimed, to make a playable copy where browsers cannot play the file.
-
-    `attempt` counts the claims, `failures` the failed writes of the copy. Browsers show a wrong duration where the file
-    `declares_more` than it has.
-    """
+    """A video file that one worker has claimed, to make a playable copy where browsers cannot play the file."""
 
     video_id: int
     video: str  # its identifier
     source_url: str
     owner: str
     attempt: int
-    failures: int
-    declares_more: bool
+    failures: int  # to write the copy
+    declares_more: bool  # a longer duration than it has, which browsers show

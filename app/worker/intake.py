@@ -17,7 +17,7 @@ from tenacity import wait_exponential
 
 from app.core.config import Settings
 from app.core.errors import RedisUnavailable
-from app.core.redis import describe_redis_error, make_bytes_redis, translate_redis_error
+from app.core.redis import describe_redis_error, make_redis, translate_redis_error
 from app.core.retrying import FailedCall, RetryPolicy, call_with_retries
 from app.database import Database
 from app.database.errors import translate_database_error
@@ -53,7 +53,7 @@ class RequestStreamConsumer:
 
     def __init__(self, settings: Settings, database: Database, redis: Redis, storage: Storage, notify: Notify) -> None:
         self._requests = StreamRequestIntake(settings, database, redis, storage, notify)
-        self._redis = make_bytes_redis(settings)  # in bytes: other programs may write what is no text
+        self._redis = make_redis(settings, answers_text=False)  # in bytes: other programs may write what is no text
         self.name = f"intake-{socket.gethostname()[:60]}-{os.getpid()}-{secrets.token_hex(4)}"
         self._has_pending = False  # entries that were delivered and perhaps not received
         self._pending_after: bytes | str = "0"
