@@ -66,8 +66,8 @@ _LONGEST_TYPE = 100
 
 def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(VideoMomentsError, _answer_domain_error)
-    app.add_exception_handler(psycopg.Error, _answer_database_error)
-    app.add_exception_handler(RedisError, _answer_redis_error)
+    app.add_exception_handler(psycopg.Error, _answer_database_or_redis_error)
+    app.add_exception_handler(RedisError, _answer_database_or_redis_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid_request)
     app.add_exception_handler(HTTPException, _answer_http_exception)
 
@@ -83,19 +83,14 @@ async def _answer_domain_error(request: Request, error: Exception) -> Response:
     return error_answer(status, mask_secrets(str(error)), headers)
 
 
-async def _answer_database_error(request: Request, error: Exception) -> Response:
-    expected = translate_database_error(error) if isinstance(error, psycopg.Error) else None
+async def _answer_database_or_redis_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, psycopg.Error):
+        expected, reason = translate_database_error(error), str(error).partition("\n")[0]
+    else:
+        expected, reason = translate_redis_error(error), describe_redis_error(error)
     if expected is None:
         raise error
-    _log.warning("%s: %s", type(error).__name__, str(error).partition("\n")[0])
-    return await _answer_domain_error(request, expected)
-
-
-async def _answer_redis_error(request: Request, error: Exception) -> Response:
-    expected = translate_redis_error(error)
-    if expected is None:
-        raise error
-    _log.warning("%s: %s", type(error).__name__, describe_redis_error(error))
+    _log.warning("%s: %s", type(error).__name__, reason)
     return await _answer_domain_error(request, expected)
 
 
