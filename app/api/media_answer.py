@@ -96,7 +96,7 @@ class _FilePartsAnswer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with (
-            aclosing(self._read_body_chunks(scope["method"])) as chunks,
+            aclosing(self._iterate_response_chunks(scope["method"])) as chunks,
             _watch_disconnect(receive) as disconnect,
         ):
             chunk = await anext(chunks, b"")  # an unreadable file is reported before a status line is sent
@@ -109,7 +109,7 @@ class _FilePartsAnswer(Response):
                 chunk = await anext(chunks, b"")
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _read_body_chunks(self, method: str) -> AsyncGenerator[bytes]:
+    async def _iterate_response_chunks(self, method: str) -> AsyncGenerator[bytes]:
         for part in () if method == "HEAD" else self._parts:
             if isinstance(part, bytes):
                 yield part

@@ -84,7 +84,7 @@ class TranscriptAnswer:
     metadata: TranscriptMetadata
 
 
-def _caption_route_arguments(caption_format: CaptionFormat) -> dict[str, Any]:
+def _caption_route_documentation(caption_format: CaptionFormat) -> dict[str, Any]:
     media_type = _MEDIA_TYPES[caption_format].partition(";")[0]
     content = {media_type: {"schema": {"type": "string"}, "example": _EXAMPLES[caption_format]}}
     return {"response_class": Response, "responses": {200: {"content": content}, **_CONDITIONAL_RESPONSES}}
@@ -110,19 +110,19 @@ async def get_transcript(request: Request, video_id: VideoId, resources: Resourc
     return Response(document.gzipped_json, headers=headers, media_type="application/json")
 
 
-@router.get("/transcript.srt", **_caption_route_arguments(CaptionFormat.SRT))
+@router.get("/transcript.srt", **_caption_route_documentation(CaptionFormat.SRT))
 async def get_transcript_srt(request: Request, video_id: VideoId, resources: ResourcesDep) -> Response:
     """A video's segments as SubRip subtitles; times that run backwards are put in order."""
     return await _make_caption_answer(request, video_id, resources, CaptionFormat.SRT)
 
 
-@router.get("/transcript.vtt", **_caption_route_arguments(CaptionFormat.VTT))
+@router.get("/transcript.vtt", **_caption_route_documentation(CaptionFormat.VTT))
 async def get_transcript_vtt(request: Request, video_id: VideoId, resources: ResourcesDep) -> Response:
     """A video's segments as WebVTT, for `<track>`; times that run backwards are put in order."""
     return await _make_caption_answer(request, video_id, resources, CaptionFormat.VTT)
 
 
-@router.get("/transcript.txt", **_caption_route_arguments(CaptionFormat.TXT))
+@router.get("/transcript.txt", **_caption_route_documentation(CaptionFormat.TXT))
 async def get_transcript_text(request: Request, video_id: VideoId, resources: ResourcesDep) -> Response:
     """A video's transcript as plain text, a line for each segment."""
     return await _make_caption_answer(request, video_id, resources, CaptionFormat.TXT)
