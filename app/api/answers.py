@@ -41,7 +41,7 @@ def answer_dataclass(cls: type[AnswerT]) -> type[AnswerT]:
             values = {**defaults, **values}
         if len(values) != count:  # mypy checks the names
             raise TypeError(f"{cls.__name__} has {count} fields")
-        self.__dict__.update(values)
+        object.__setattr__(self, "__dict__", values)
 
     made.__init__ = init_from_fields  # type: ignore[method-assign, assignment]
     return made

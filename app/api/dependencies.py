@@ -1,13 +1,14 @@
 """Dependencies of endpoints; all are coroutines, because FastAPI calls a plain function in a thread."""
 
-from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request
 from fastapi.routing import APIRoute
 from pydantic import AfterValidator
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from app.api.openapi import make_operation_id
 from app.core.errors import MomentNotFound, RunNotFound, VideoNotFound
 from app.core.text import is_valid_identifier, to_nfc
 from app.database import Connection, get_connection, get_db
@@ -52,33 +53,42 @@ RunIdentifier = Annotated[str, AfterValidator(lambda text: normalize_identifier(
 Limit = Annotated[int | None, Query(ge=1, le=1000, description="Most items to return")]
 
 
-class FastReadRoute(APIRoute):
+class _DirectRoute(APIRoute):
+    """A GET route whose endpoint is called without FastAPI's slow solver, and which its router need not be asked for.
+
+    Its endpoint has no dependencies, so that `app.router.routes` can hold the route itself.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "generate_unique_id_function": make_operation_id})
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in (self.methods or ()):
+            await super().handle(scope, receive, send)  # 405
+            return
+        response = await self.call_endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+    async def call_endpoint(self, request: Request) -> Response:
+        response: Response = await self.endpoint(request)
+        return response
+
+
+class FastReadRoute(_DirectRoute):
     """A GET route that calls its endpoint with request, resources and video id, without FastAPI's slow solver."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        endpoint = self.endpoint
-
-        async def call_endpoint(request: Request) -> Response:
-            response: Response = await endpoint(
-                request=request,
-                resources=await get_resources(request),
-                video_id=normalize_video_id(request.path_params["video_id"]),
-            )
-            return response
-
-        return call_endpoint
+    async def call_endpoint(self, request: Request) -> Response:
+        response: Response = await self.endpoint(
+            request=request,
+            resources=request.app.state.resources,
+            video_id=normalize_video_id(request.path_params["video_id"]),
+        )
+        return response
 
 
-class OptionalQueryRoute(APIRoute):
+class OptionalQueryRoute(_DirectRoute):
     """A GET route that calls its endpoint with the request alone, without FastAPI's slow solver, if it has no query."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        endpoint, handle_query = self.endpoint, super().get_route_handler()
-
-        async def call_endpoint_or_solver(request: Request) -> Response:
-            if request.scope["query_string"]:
-                return await handle_query(request)
-            response: Response = await endpoint(request)
-            return response
-
-        return call_endpoint_or_solver
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        handle = APIRoute.handle if scope["query_string"] else _DirectRoute.handle
+        await handle(self, scope, receive, send)

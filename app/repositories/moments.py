@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 from app.database.queries import Repository, copy_rows, fetch_all, fetch_one, list_columns, update_row
 from app.models import Moment
@@ -64,9 +64,11 @@ def make_random_moment_identifier() -> str:
     return secrets.token_hex(8)
 
 
-@dataclass(frozen=True, slots=True)
-class MomentWithConfig:
-    """A moment with the identifier of its parent, and its generation config as JSON text without null values."""
+class MomentWithConfig(NamedTuple):
+    """A moment with the identifier of its parent, and its generation config as JSON text without null values.
+
+    A tuple is made several times as fast as a frozen dataclass, and a request reads many.
+    """
 
     identifier: str
     start_time: float
@@ -224,7 +226,7 @@ class MomentRepository(Repository):
             of_video = moments.setdefault(video, [])
             if moment[0] is not None:
                 moment.append(configs.setdefault(config_id, config))
-                of_video.append(MomentWithConfig(*moment))
+                of_video.append(MomentWithConfig._make(moment))
         return moments
 
     async def get_refinement_inputs(

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypedDict, Unpack
 
@@ -100,7 +99,7 @@ def replace_parents_by_roots(moments: list[MomentWithConfig]) -> list[MomentWith
 def _replace_parent_by_root(moment: MomentWithConfig, parents: Mapping[str, str | None]) -> MomentWithConfig:
     if moment.parent_identifier is None or (root := find_root_moment(moment.parent_identifier, parents)) is None:
         return moment
-    return moment if root == moment.parent_identifier else replace(moment, parent_identifier=root)
+    return moment if root == moment.parent_identifier else moment._replace(parent_identifier=root)
 
 
 async def lock_video_and_moment(
