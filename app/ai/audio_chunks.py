@@ -26,7 +26,7 @@ class AudioChunk:
     end: float
 
 
-def plan_chunks(
+def plan_audio_chunks(
     duration_seconds: float, chunk_seconds: float = CHUNK_SECONDS, overlap_seconds: float = OVERLAP_SECONDS
 ) -> Sequence[AudioChunk]:
     """Split a duration into equal chunks of at most `chunk_seconds`, which overlap their neighbours."""
@@ -37,7 +37,7 @@ def plan_chunks(
     return [AudioChunk(start, min(start + step + overlap_seconds, duration_seconds)) for start in starts]
 
 
-class WavChunk(io.RawIOBase):
+class WavSliceFile(io.RawIOBase):
     """A chunk of a WAV file as a WAV file of its own, read from disk on demand."""
 
     def __init__(self, path: Path, chunk: AudioChunk) -> None:
@@ -46,7 +46,7 @@ class WavChunk(io.RawIOBase):
         self._first = min(round(chunk.start * rate), frames)
         self._width = self._source.getnchannels() * self._source.getsampwidth()
         count = min(round((chunk.end - chunk.start) * rate), frames - self._first)
-        self._header = _build_wav_header(self._source, count)
+        self._header = _build_wav_header_bytes(self._source, count)
         self._size = len(self._header) + count * self._width
         self._position = 0
 
@@ -86,30 +86,30 @@ class WavChunk(io.RawIOBase):
         return self._source.readframes(-(-(skipped + size) // self._width))[skipped : skipped + size]
 
 
-def _build_wav_header(source: wave.Wave_read, frames: int) -> bytes:
+def _build_wav_header_bytes(source: wave.Wave_read, frames: int) -> bytes:
     channels, width, rate = source.getnchannels(), source.getsampwidth(), source.getframerate()
     size = frames * channels * width
     form = (16, 1, channels, rate, rate * channels * width, channels * width, 8 * width)
     return struct.pack("<4sI8sIHHIIHH4sI", b"RIFF", 36 + size, b"WAVEfmt ", *form, b"data", size)
 
 
-def join_transcripts(chunks: Sequence[AudioChunk], timelines: Sequence[TimedTranscript]) -> TimedTranscript:
+def join_chunk_transcripts(chunks: Sequence[AudioChunk], timelines: Sequence[TimedTranscript]) -> TimedTranscript:
     """Join the transcripts of overlapping chunks, each timed from its chunk's start, into one.
 
     Inside an overlap, words come from the first chunk up to the longest pause, and from the second one after it.
     """
-    moved = [_shift_transcript(timeline, chunk.start) for chunk, timeline in zip(chunks, timelines, strict=True)]
+    moved = [_shift_transcript_times(timeline, chunk.start) for chunk, timeline in zip(chunks, timelines, strict=True)]
     boundaries = [
         _find_chunk_boundary(earlier, later, following.start, chunk.end)
         for (earlier, later), (chunk, following) in zip(pairwise(moved), pairwise(chunks), strict=True)
     ]
     limits = [float("-inf"), *boundaries, float("inf")]
-    kept = [_clip_transcript(timeline, *limit) for timeline, limit in zip(moved, pairwise(limits), strict=True)]
+    kept = [_cut_transcript_to_times(timeline, *limit) for timeline, limit in zip(moved, pairwise(limits), strict=True)]
     words = sort_words(word for timeline in kept for word in timeline.words)
     return TimedTranscript(words, [segment for timeline in kept for segment in timeline.segments])
 
 
-def _shift_transcript(timeline: TimedTranscript, offset: float) -> TimedTranscript:
+def _shift_transcript_times(timeline: TimedTranscript, offset: float) -> TimedTranscript:
     return TimedTranscript(
         [Word(word.word, word.start + offset, word.end + offset) for word in timeline.words],
         [Segment(each.text, each.start + offset, each.end + offset) for each in timeline.segments],
@@ -131,23 +131,24 @@ def _find_chunk_boundary(earlier: TimedTranscript, later: TimedTranscript, start
     return boundary
 
 
-def _clip_transcript(timeline: TimedTranscript, start: float, end: float) -> TimedTranscript:
+def _cut_transcript_to_times(timeline: TimedTranscript, start: float, end: float) -> TimedTranscript:
     """Return the words between two times; a segment across one of them keeps its words on this side."""
-    words = [word for word in timeline.words if start <= _word_middle(word) < end]
+    words = [word for word in timeline.words if start <= _middle_time_of_word(word) < end]
     segments = [
         segment
         for each in timeline.segments
-        if (segment := each if start <= each.start and each.end <= end else _clip_segment(each, words)) is not None
+        if (segment := each if start <= each.start and each.end <= end else _keep_words_in_segment(each, words))
+        is not None
     ]
     return TimedTranscript(words, segments)
 
 
-def _clip_segment(segment: Segment, words: Sequence[Word]) -> Segment | None:
-    inside = [word for word in words if segment.start <= _word_middle(word) <= segment.end]
+def _keep_words_in_segment(segment: Segment, words: Sequence[Word]) -> Segment | None:
+    inside = [word for word in words if segment.start <= _middle_time_of_word(word) <= segment.end]
     if not inside:
         return None
     return replace(segment, text=" ".join(w.word for w in inside), start=inside[0].start, end=inside[-1].end)
 
 
-def _word_middle(word: Word) -> float:
+def _middle_time_of_word(word: Word) -> float:
     return (word.start + word.end) / 2

@@ -13,8 +13,8 @@ from app.ai.model_output import (
     parse_moments,
     parse_refined_times,
     select_moments,
-    to_video_times,
     validate_moment,
+    window_to_video_times,
 )
 from app.ai.prompts import (
     FIND_SCHEMA,
@@ -87,20 +87,20 @@ class ChatMomentFinder:
     def parameters(self) -> Mapping[str, float | int | None]:
         return {"top_p": self._config.top_p, "top_k": self._config.top_k}
 
-    def find_prompt(self, prompt: str) -> PromptText:
+    def make_generation_prompt(self, prompt: str) -> PromptText:
         return build_find_prompt(self._key, self._config, prompt)
 
-    def refine_prompt(self, prompt: str, *, with_clip: bool) -> PromptText:
+    def make_refinement_prompt(self, prompt: str, *, with_clip: bool) -> PromptText:
         return build_refine_prompt(self._key, self._config, prompt, with_clip=with_clip and self.supports_video)
 
     async def find(self, request: FindRequest, progress: ProgressCallback) -> FindResult:
         """Find moments chunk by chunk, each of which must be answered; an empty transcript needs no call."""
-        chunks = await asyncio.to_thread(lambda: list(chunk_segments(request.segments, request.max_length)))
+        chunks = await asyncio.to_thread(lambda: list(split_segments_into_chunks(request.segments, request.max_length)))
         chunk_request = replace(request, min_count=-(-request.min_count // len(chunks))) if chunks else request
         answers: list[_QueryResult[Sequence[FoundMoment]]] = []
         for chunk in chunks:
             answers.append(
-                await self._query_model(self._make_find_query(chunk_request, chunk), is_chunk=len(chunks) > 1)
+                await self._query_model(self._make_query_for_chunk(chunk_request, chunk), is_chunk=len(chunks) > 1)
             )
             progress(len(answers) / len(chunks))
         ranked = [moment for row in zip_longest(*(each.value for each in answers)) for moment in row if moment]
@@ -111,8 +111,10 @@ class ChatMomentFinder:
             sum((each.usage for each in answers), Usage()),
         )
 
-    def _make_find_query(self, request: FindRequest, chunk: Sequence[Segment]) -> _ModelQuery[Sequence[FoundMoment]]:
-        text = render_find_prompt(self.find_prompt(request.prompt), request, chunk)
+    def _make_query_for_chunk(
+        self, request: FindRequest, chunk: Sequence[Segment]
+    ) -> _ModelQuery[Sequence[FoundMoment]]:
+        text = render_find_prompt(self.make_generation_prompt(request.prompt), request, chunk)
         return _ModelQuery(
             "find", text, request.temperature, FIND_SCHEMA, lambda answer: _parse_found_moments(answer, request)
         )
@@ -120,8 +122,8 @@ class ChatMomentFinder:
     async def refine(self, request: RefineRequest, progress: ProgressCallback) -> RefineResult:
         """Refine a moment. The model sees times relative to the window; the result has times of the video."""
         clip = request.clip if self.supports_video else None
-        text = render_refine_prompt(self.refine_prompt(request.prompt, with_clip=clip is not None), request)
-        content = _content_with_clip(text, clip) if clip else text
+        text = render_refine_prompt(self.make_refinement_prompt(request.prompt, with_clip=clip is not None), request)
+        content = _build_message_content(text, clip) if clip else text
         query = _ModelQuery(
             "refine", content, request.temperature, REFINE_SCHEMA, lambda answer: _parse_refined_moment(answer, request)
         )
@@ -144,7 +146,7 @@ class ChatMomentFinder:
                 return _QueryResult(query.read(answer.text), answer.model, "\n\n".join(raw), usage)
             except UnusableOutput as error:
                 reason = f"{error}, because it was cut off" if answer.is_truncated else str(error)
-            messages = [*messages[:1], *_correction_messages(answer.text, reason)]
+            messages = [*messages[:1], *_make_correction_messages(answer.text, reason)]
         raise ModelAnswerInvalid(f"{self.model} gave no answer that can be used: {reason}", "\n\n".join(raw))
 
     async def _complete_query(
@@ -157,11 +159,11 @@ class ChatMomentFinder:
             raise ModelAnswerInvalid(str(error), "\n\n".join([*previous, error.raw])) from None
 
 
-def _content_with_clip(text: str, clip: ClipLink) -> Sequence[Mapping[str, Any]]:
+def _build_message_content(text: str, clip: ClipLink) -> Sequence[Mapping[str, Any]]:
     return [{"type": "video_url", "video_url": {"url": clip.url}}, {"type": "text", "text": text}]
 
 
-def _correction_messages(answer: str, reason: str) -> list[Message]:
+def _make_correction_messages(answer: str, reason: str) -> list[Message]:
     return [
         {"role": "assistant", "content": answer[-_MAX_QUOTED_CHARACTERS:] or "(nothing)"},
         {"role": "user", "content": f"That cannot be used: {reason}. Answer again, as you were asked to at first."},
@@ -174,18 +176,18 @@ def _parse_found_moments(answer: str, request: FindRequest) -> Sequence[FoundMom
     read = [validate_moment(item, request) for item in items]
     moments = [each for each in read if isinstance(each, FoundMoment)]
     if items and not moments:
-        raise UnusableOutput(_summarize_reasons(each for each in read if isinstance(each, str)))
+        raise UnusableOutput(_summarize_rejection_reasons(each for each in read if isinstance(each, str)))
     return moments
 
 
-def _summarize_reasons(reasons: Any) -> str:
+def _summarize_rejection_reasons(reasons: Any) -> str:
     listed = [f"moment {number}: {reason}" for number, reason in enumerate(reasons, 1)]
     more = f"; and {len(listed) - _MAX_REASONS} more" if len(listed) > _MAX_REASONS else ""
     return "; ".join(listed[:_MAX_REASONS]) + more
 
 
 def _parse_refined_moment(answer: str, request: RefineRequest) -> tuple[float, float]:
-    times = to_video_times(*parse_refined_times(answer), request)
+    times = window_to_video_times(*parse_refined_times(answer), request)
     if isinstance(times, str):
         raise UnusableOutput(times)
     return times
@@ -198,7 +200,7 @@ MAX_CHUNK_CHARACTERS = 120_000
 _LINE_CHARACTERS = 12  # time, brackets and line break
 
 
-def chunk_segments(
+def split_segments_into_chunks(
     segments: Sequence[Segment], overlap_seconds: float, max_characters: int = MAX_CHUNK_CHARACTERS
 ) -> Iterator[Sequence[Segment]]:
     """Yield runs of segments whose transcript lines have at most `max_characters`, at least one segment each.

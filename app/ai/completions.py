@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from app.ai.protocols import Usage
-from app.ai.service import RequestRefused, ServiceClient, read_short_text, versioned_path
+from app.ai.service import ModelServiceClient, RequestRefused, make_openai_api_path, parse_short_line
 from app.core.errors import ModelAnswerInvalid
 from app.core.text import clean_text
 
@@ -20,7 +20,7 @@ class ProviderOptions:
     supports_temperature: bool = True
     tokens_field: str = "max_tokens"
 
-    def without_refused(self, refusal: str) -> "ProviderOptions | None":
+    def without_refused_option(self, refusal: str) -> "ProviderOptions | None":
         """Return the options without the one that the refusal names, None if nothing is left to drop."""
         if _REASONING_TOKENS_FIELD in refusal and self.tokens_field != _REASONING_TOKENS_FIELD:
             return replace(self, tokens_field=_REASONING_TOKENS_FIELD)
@@ -50,7 +50,7 @@ class ChatCompletion:
 class ChatClient:
     """Calls one service. `options` is shared: supported request options by address and model."""
 
-    def __init__(self, service: ServiceClient, options: dict[str, ProviderOptions]) -> None:
+    def __init__(self, service: ModelServiceClient, options: dict[str, ProviderOptions]) -> None:
         self._service = service
         self._config = service.config
         self._options = options
@@ -68,7 +68,7 @@ class ChatClient:
             try:
                 answer = await self._request_completion(operation, body)
             except RequestRefused as refusal:
-                simpler = request_options.without_refused(str(refusal)) if refusal.status in (400, 422) else None
+                simpler = request_options.without_refused_option(str(refusal)) if refusal.status in (400, 422) else None
                 if simpler is None:
                     raise
                 request_options = simpler
@@ -94,20 +94,20 @@ class ChatClient:
     async def _request_completion(self, operation: str, body: Mapping[str, Any]) -> ChatCompletion:
         async with self._service.log_call(operation) as call:
             answer = await self._service.post(
-                versioned_path(self._config, "/chat/completions"), _REQUEST_TIMEOUT_SECONDS, json=body
+                make_openai_api_path(self._config, "/chat/completions"), _REQUEST_TIMEOUT_SECONDS, json=body
             )
-            call.usage = _read_token_usage(answer)
+            call.usage = _parse_token_usage(answer)
             completion = self._parse_completion(answer)
         return replace(completion, usage=call.usage)
 
     def _parse_completion(self, answer: Any) -> ChatCompletion:
         match answer:
             case {"choices": [{"message": dict() as message} as choice, *_]}:
-                model = read_short_text(
+                model = parse_short_line(
                     answer.get("model"), self._config.model_id or self._config.name, _MAX_NAME_LENGTH
                 )
                 return ChatCompletion(
-                    _read_message_text(message), model, choice.get("finish_reason") == "length", Usage()
+                    _get_message_text(message), model, choice.get("finish_reason") == "length", Usage()
                 )
             case _:
                 reason = f"{self._config.name} did not answer as a chat completion service does"
@@ -118,7 +118,7 @@ def _response_format(operation: str, schema: Mapping[str, Any]) -> dict[str, Any
     return {"type": "json_schema", "json_schema": {"name": operation, "strict": True, "schema": schema}}
 
 
-def _read_message_text(message: Mapping[str, Any]) -> str:
+def _get_message_text(message: Mapping[str, Any]) -> str:
     # If a model does not close its reasoning, some servers return the whole answer as reasoning. Content may be a list.
     content = message.get("content") or message.get("reasoning_content")
     if isinstance(content, list):
@@ -126,15 +126,15 @@ def _read_message_text(message: Mapping[str, Any]) -> str:
     return clean_text(content)[:_MAX_TEXT_LENGTH] if isinstance(content, str) else ""
 
 
-def _read_token_usage(answer: Any) -> Usage:
+def _parse_token_usage(answer: Any) -> Usage:
     counted = answer.get("usage") if isinstance(answer, dict) else None
     if not isinstance(counted, dict):
         return Usage()
     return Usage(
-        prompt_tokens=_token_count(counted.get("prompt_tokens")),
-        completion_tokens=_token_count(counted.get("completion_tokens")),
+        prompt_tokens=_parse_token_count(counted.get("prompt_tokens")),
+        completion_tokens=_parse_token_count(counted.get("completion_tokens")),
     )
 
 
-def _token_count(value: Any) -> int:
+def _parse_token_count(value: Any) -> int:
     return value if type(value) is int and 0 <= value < 2**31 else 0

@@ -111,7 +111,7 @@ class ModelChanges(BaseModel):
     api_key: ApiKeyField | None = None
 
 
-def to_registry_values(body: BaseModel, *, exclude_none: bool) -> dict[str, object]:
+def model_to_registry_values(body: BaseModel, *, exclude_none: bool) -> dict[str, object]:
     """Return the fields for the registry, with the API key as plain text."""
     values = body.model_dump(exclude_none=exclude_none)
     return {key: value.get_secret_value() if isinstance(value, SecretStr) else value for key, value in values.items()}

@@ -218,7 +218,7 @@ def _moments_overlap(one: FoundMoment, other: FoundMoment) -> bool:
     return one.start < other.end - _FLOAT_TOLERANCE_SECONDS and other.start < one.end - _FLOAT_TOLERANCE_SECONDS
 
 
-def to_video_times(start: float, end: float, request: RefineRequest) -> tuple[float, float] | str:
+def window_to_video_times(start: float, end: float, request: RefineRequest) -> tuple[float, float] | str:
     """Convert times of a window to times of the video, or return the reason, in words for the model."""
     length = request.window_end - request.window_start
     if end <= start:

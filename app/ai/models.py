@@ -13,7 +13,7 @@ from app.ai.local.finder import LocalMomentFinder
 from app.ai.local.whisper import WhisperTranscriber
 from app.ai.protocols import MomentFinder, Transcriber
 from app.ai.registry import ModelConfig, ModelKind, ModelRegistry
-from app.ai.service import ServiceClient, open_http_client
+from app.ai.service import ModelServiceClient, open_http_client
 from app.ai.transcription import OpenAITranscriber, ParakeetTranscriber
 from app.core.config import Settings
 from app.core.errors import ModelNotConfigured, ModelUnsuitable, TransientFailure
@@ -49,7 +49,7 @@ class RegisteredModels:
             raise ModelUnsuitable(key, config.kind, "transcribe")
         if config.is_local:
             return self._local_transcriber
-        service = ServiceClient(self._client, key, config)
+        service = ModelServiceClient(self._client, key, config)
         return ParakeetTranscriber(service) if config.kind is ModelKind.PARAKEET else OpenAITranscriber(service)
 
     async def get_finder(self, key: str) -> MomentFinder:
@@ -58,7 +58,7 @@ class RegisteredModels:
             raise ModelUnsuitable(key, config.kind, "find moments")
         if config.is_local:
             return self._local_finder
-        service = ServiceClient(self._client, key, config)
+        service = ModelServiceClient(self._client, key, config)
         return ChatMomentFinder(key, config, ChatClient(service, self._provider_options))
 
     async def aclose(self) -> None:
@@ -87,5 +87,5 @@ class RegisteredModels:
         return config
 
 
-def open_models(settings: Settings, redis: Redis) -> RegisteredModels:
+def open_registered_models(settings: Settings, redis: Redis) -> RegisteredModels:
     return RegisteredModels(settings, redis)

@@ -24,7 +24,7 @@ PLACEHOLDERS = (
 _PLACEHOLDER = re.compile(r"\{(" + "|".join(PLACEHOLDERS) + r")\}")
 
 
-def render_template(text: str, values: Mapping[str, str]) -> str:
+def fill_in_template(text: str, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)
 
 
@@ -162,7 +162,7 @@ def render_find_prompt(text: PromptText, request: FindRequest, segments: Iterabl
         "min_moments": str(request.min_count),
         "max_moments": str(request.max_count),
     }
-    return render_template(text.system_prompt, values)
+    return fill_in_template(text.system_prompt, values)
 
 
 def render_refine_prompt(text: PromptText, request: RefineRequest) -> str:
@@ -175,4 +175,4 @@ def render_refine_prompt(text: PromptText, request: RefineRequest) -> str:
         "clip_end": f"{request.window_end - offset:.2f}",
         "transcript": format_words(map(asdict, request.words), (request.window_start, request.window_end), offset),
     }
-    return render_template(text.system_prompt, values)
+    return fill_in_template(text.system_prompt, values)

@@ -107,14 +107,14 @@ class ModelRegistry:
             for key in ordered:
                 pipeline.hgetall(_HASH_PREFIX + key)
             hashes = await pipeline.execute()
-        return {key: _parse_hash(key, fields) for key, fields in zip(ordered, hashes, strict=True) if fields}
+        return {key: _parse_redis_hash(key, fields) for key, fields in zip(ordered, hashes, strict=True) if fields}
 
     async def get_model(self, key: str) -> ModelConfig | None:
         fields = await self._redis.hgetall(_HASH_PREFIX + key)
         if not fields:
             await self.seed_defaults()
             fields = await self._redis.hgetall(_HASH_PREFIX + key)
-        return _parse_hash(key, fields) if fields else None
+        return _parse_redis_hash(key, fields) if fields else None
 
     async def bind_api_keys(self) -> None:
         """Bind API keys stored by an earlier version to the address they are stored with."""
@@ -157,8 +157,8 @@ class ModelRegistry:
         async def queue(pipeline: Pipeline) -> None:
             nonlocal changed
             fields = await pipeline.hgetall(_HASH_PREFIX + key)
-            changed = _apply_changes(key, fields, changes) if fields else None
-            origins.add(make_service_origin(_read_base_url(key, fields)))
+            changed = _apply_model_changes(key, fields, changes) if fields else None
+            origins.add(make_service_origin(_parse_base_url(key, fields)))
             if len(origins) > 1 and changes.get("api_key") and "base_url" not in changes:
                 raise Conflict("The address of the model was changed at the same time: send base_url with the API key")
             pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py has no type for it
@@ -181,9 +181,9 @@ class ModelRegistry:
         raise ModelNotFound(key, list(await self.list_models()))
 
 
-def _apply_changes(key: str, fields: Mapping[Any, Any], changes: Mapping[str, Any]) -> ModelConfig:
+def _apply_model_changes(key: str, fields: Mapping[Any, Any], changes: Mapping[str, Any]) -> ModelConfig:
     """Return a config with changes; its API key is kept only for the origin it was set for."""
-    before = _parse_hash(key, fields)
+    before = _parse_redis_hash(key, fields)
     after = replace(before, **changes)
     is_kept = "api_key" in changes or make_service_origin(after.base_url) == make_service_origin(before.base_url)
     if not is_kept:
@@ -197,7 +197,7 @@ async def _queue_key_binding(key: str, pipeline: Pipeline) -> None:
     pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py has no type for it
     remember_secret(str(fields.get("api_key", "")))
     if fields.get("api_key") and _KEY_ORIGIN_FIELD not in fields:
-        pipeline.hset(_HASH_PREFIX + key, _KEY_ORIGIN_FIELD, make_service_origin(_read_base_url(key, fields)))
+        pipeline.hset(_HASH_PREFIX + key, _KEY_ORIGIN_FIELD, make_service_origin(_parse_base_url(key, fields)))
 
 
 def _queue_hash_write(pipeline: Pipeline, key: str, config: ModelConfig) -> None:
@@ -213,35 +213,35 @@ def _with_update_time(config: ModelConfig) -> ModelConfig:
     return replace(config, model_id=config.model_id or None, updated_at=now)
 
 
-def _parse_hash(key: str, fields: Mapping[Any, Any]) -> ModelConfig:
+def _parse_redis_hash(key: str, fields: Mapping[Any, Any]) -> ModelConfig:
     """Parse the strings of a hash; empty or malformed numbers are None."""
     return ModelConfig(
         name=fields.get("name", ""),
-        base_url=_read_base_url(key, fields),
+        base_url=_parse_base_url(key, fields),
         model_id=fields.get("model_id") or None,
         supports_video=fields.get("supports_video") == "true",
         top_p=_parse_number(float, fields.get("top_p")),
         top_k=_parse_number(int, fields.get("top_k")),
-        kind=_read_kind(key, fields.get("kind")),
-        api_key=_read_api_key(key, fields),
+        kind=_parse_model_kind(key, fields.get("kind")),
+        api_key=_parse_api_key(key, fields),
         updated_at=fields.get("updated_at") or None,
     )
 
 
-def _read_base_url(key: str, fields: Mapping[Any, Any]) -> str:
+def _parse_base_url(key: str, fields: Mapping[Any, Any]) -> str:
     """Return the address; "" for a former default, which no one has set."""
     address = str(fields.get("base_url", ""))
     return "" if "kind" not in fields and address == _FORMER_DEFAULTS.get(key) else address
 
 
-def _read_api_key(key: str, fields: Mapping[Any, Any]) -> str:
+def _parse_api_key(key: str, fields: Mapping[Any, Any]) -> str:
     """Return the API key; "" if it was set for another origin."""
-    origin = make_service_origin(_read_base_url(key, fields))
+    origin = make_service_origin(_parse_base_url(key, fields))
     remember_secret(str(fields.get("api_key", "")))
     return str(fields.get("api_key", "")) if fields.get(_KEY_ORIGIN_FIELD, origin) == origin else ""
 
 
-def _read_kind(key: str, text: str | None) -> ModelKind:
+def _parse_model_kind(key: str, text: str | None) -> ModelKind:
     """Return the kind; hashes of the previous backend have none."""
     if text in set(ModelKind):
         return ModelKind(text)

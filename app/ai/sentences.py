@@ -36,7 +36,7 @@ def join_subwords(subwords: Sequence[Word]) -> list[Word]:
     return words
 
 
-def interpolate_words(segments: Iterable[Segment]) -> Iterator[Word]:
+def interpolate_word_times(segments: Iterable[Segment]) -> Iterator[Word]:
     """Yield the words of segments, timed in proportion to their lengths in characters."""
     for segment in segments:
         words = segment.text.split()

@@ -70,7 +70,7 @@ def open_http_client() -> httpx.AsyncClient:
     )
 
 
-class ServiceClient:
+class ModelServiceClient:
     """A client of one registered model's service; `key` is its key in the registry, used in the log."""
 
     def __init__(self, client: httpx.AsyncClient, key: str, config: ModelConfig) -> None:
@@ -87,13 +87,13 @@ class ServiceClient:
         """
         try:
             async with asyncio.timeout(limit_seconds):
-                return await call_with_retries(partial(self._post_once, path, body), _BUSY_POLICY)
+                return await call_with_retries(partial(self._post_without_retry, path, body), _BUSY_POLICY)
         except _ServiceBusy as error:
             raise TransientFailure(str(error)) from None
         except TimeoutError:
             raise TransientFailure(f"{self.config.name} did not answer within {limit_seconds:.0f} seconds") from None
 
-    async def _post_once(self, path: str, body: Mapping[str, Any]) -> Any:
+    async def _post_without_retry(self, path: str, body: Mapping[str, Any]) -> Any:
         status, headers, content = await self._send_request(path, body)
         wait = _parse_retry_after(headers) if status in (429, 503) else None
         if wait is not None and wait <= _MAX_WAIT_SECONDS:
@@ -129,16 +129,18 @@ class ServiceClient:
         try:
             return parse_masked_json(content)
         except (ValueError, RecursionError):
-            raise ModelAnswerInvalid(f"{self.config.name} did not answer with JSON", to_raw_text(content)) from None
+            raise ModelAnswerInvalid(
+                f"{self.config.name} did not answer with JSON", to_masked_answer_text(content)
+            ) from None
 
     def _describe_status(self, status: int, content: bytes) -> str:
         message = _find_error_message(content)
         return f"{self.config.name} answered {status}" + (f": {message}" if message else "")
 
     @asynccontextmanager
-    async def log_call(self, operation: str) -> AsyncIterator["CallRecord"]:
+    async def log_call(self, operation: str) -> AsyncIterator["ModelCallUsage"]:
         """Log duration, tokens and outcome of the call in the block, but nothing of its content."""
-        call = CallRecord()
+        call = ModelCallUsage()
         started = time.monotonic()
         outcome = "cancelled"
         try:
@@ -149,22 +151,22 @@ class ServiceClient:
             raise
         finally:
             call.usage = Usage(1, time.monotonic() - started, call.usage.prompt_tokens, call.usage.completion_tokens)
-            _write_call_log(self.key, operation, outcome, call.usage)
+            _log_model_call(self.key, operation, outcome, call.usage)
 
 
-class CallRecord:
+class ModelCallUsage:
     """The usage of one call: the caller sets the tokens, `log_call` the rest."""
 
     def __init__(self) -> None:
         self.usage = Usage()
 
 
-def versioned_path(config: ModelConfig, path: str) -> str:
+def make_openai_api_path(config: ModelConfig, path: str) -> str:
     """Return a path of OpenAI's API, without `/v1` if the base URL has a version."""
     return path if _VERSIONED_PATH.search(urlsplit(config.base_url).path) else f"/v1{path}"
 
 
-def to_raw_text(content: bytes) -> str:
+def to_masked_answer_text(content: bytes) -> str:
     """Return an answer as stored with a run: decoded, masked and shortened."""
     return mask_secrets(clean_text(content.decode("utf-8", "replace")))[:_MAX_RAW_LENGTH]
 
@@ -179,7 +181,7 @@ def parse_masked_json(content: bytes) -> Any:
     return answer if mask_secrets(text) == text else mask_values(answer)
 
 
-def read_short_text(value: Any, default: str, max_length: int) -> str:
+def parse_short_line(value: Any, default: str, max_length: int) -> str:
     """Return a string of an answer on one line, shortened, or the default."""
     return (to_single_line(value, max_length) if isinstance(value, str) else "") or default[:max_length]
 
@@ -189,7 +191,7 @@ def short_model_name(config: ModelConfig, max_length: int) -> str:
     return ((config.model_id or "").rstrip("/").rpartition("/")[2] or config.name)[:max_length]
 
 
-def _write_call_log(key: str, operation: str, outcome: str, usage: Usage) -> None:
+def _log_model_call(key: str, operation: str, outcome: str, usage: Usage) -> None:
     tokens = f"{usage.prompt_tokens} + {usage.completion_tokens} tokens"
     _log.info(
         "%s %s: %s after %.2f s, %s",

@@ -8,7 +8,7 @@ from typing import Any
 
 from app.ai.model_output import parse_seconds
 from app.ai.protocols import Segment, Word
-from app.ai.sentences import interpolate_words, make_caption_segments
+from app.ai.sentences import interpolate_word_times, make_caption_segments
 from app.core.errors import ModelAnswerInvalid
 from app.core.text import clean_text
 
@@ -20,7 +20,7 @@ _MAX_RAW_LENGTH = 100_000  # characters
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerFields:
+class TranscriptionAnswerFields:
     """Field names in a service's answer."""
 
     text: str
@@ -44,8 +44,8 @@ class TimedTranscript:
         return " ".join(segment.text for segment in self.segments)
 
 
-def parse_transcription(
-    name: str, answer: Any, fields: AnswerFields, duration_seconds: float
+def parse_transcription_answer(
+    name: str, answer: Any, fields: TranscriptionAnswerFields, duration_seconds: float
 ) -> tuple[str, TimedTranscript]:
     """Return the text and the timed words and segments of an answer. Raises `ModelAnswerInvalid`.
 
@@ -80,14 +80,14 @@ def parse_timed_transcript(words: Any, segments: Any, duration_seconds: float) -
     """
     read_words = [
         Word(text, start, end)
-        for text, start, end in _parse_items(words, "word", duration_seconds, may_lack_times=True)
+        for text, start, end in _parse_timed_items(words, "word", duration_seconds, may_lack_times=True)
     ]
     read_segments = [
         Segment(text, start, end)
-        for text, start, end in _parse_items(segments, "text", duration_seconds, may_lack_times=False)
+        for text, start, end in _parse_timed_items(segments, "text", duration_seconds, may_lack_times=False)
     ]
     if not read_words:
-        read_words = list(interpolate_words(read_segments))
+        read_words = list(interpolate_word_times(read_segments))
     return TimedTranscript(sort_words(read_words), read_segments or make_caption_segments(read_words))
 
 
@@ -99,24 +99,26 @@ def sort_words(words: Iterable[Word]) -> list[Word]:
     return ordered
 
 
-def _parse_items(items: Any, name: str, duration: float, *, may_lack_times: bool) -> Iterator[tuple[str, float, float]]:
+def _parse_timed_items(
+    items: Any, name: str, duration: float, *, may_lack_times: bool
+) -> Iterator[tuple[str, float, float]]:
     if items is None:
         return
     if not isinstance(items, list):
         raise UnusableTranscript(f"its {name}s are not a list")
-    read = [_parse_item(item, name) for item in items]
+    read = [_parse_timed_item(item, name) for item in items]
     timed = [each for each in read if each[1] is not None]
     if len(timed) < len(read) and (not may_lack_times or not timed):
         if may_lack_times:
             return
         raise UnusableTranscript(f"a {name} has no times")
-    _check_monotonic_times([start for _, start, _ in timed if start is not None])
-    for text, start, end in sorted(_fill_missing_times(read), key=lambda each: each[1]):
+    _require_ascending_times([start for _, start, _ in timed if start is not None])
+    for text, start, end in sorted(_interpolate_missing_times(read), key=lambda each: each[1]):
         if text:
             yield (text, *_clamp_to_audio(start, end, duration))
 
 
-def _parse_item(item: Any, name: str) -> tuple[str, float | None, float | None]:
+def _parse_timed_item(item: Any, name: str) -> tuple[str, float | None, float | None]:
     if not isinstance(item, dict) or not isinstance(item.get(name), str):
         raise UnusableTranscript(f"a {name} is not an object with its text")
     start, end = parse_seconds(item.get("start")), parse_seconds(item.get("end"))
@@ -124,13 +126,15 @@ def _parse_item(item: Any, name: str) -> tuple[str, float | None, float | None]:
     return (text, start, end) if start is not None and end is not None else (text, None, None)
 
 
-def _check_monotonic_times(starts: Sequence[float]) -> None:
+def _require_ascending_times(starts: Sequence[float]) -> None:
     for earlier, later in pairwise(starts):
         if later < earlier - _BACKWARDS_SECONDS:
             raise UnusableTranscript(f"its times run backwards, from {earlier:.2f} to {later:.2f} seconds")
 
 
-def _fill_missing_times(items: Sequence[tuple[str, float | None, float | None]]) -> Iterator[tuple[str, float, float]]:
+def _interpolate_missing_times(
+    items: Sequence[tuple[str, float | None, float | None]],
+) -> Iterator[tuple[str, float, float]]:
     """Yield all items with times; untimed ones fill the gap between their neighbours."""
     before = 0.0
     waiting: list[str] = []

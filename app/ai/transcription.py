@@ -3,16 +3,22 @@
 import asyncio
 from functools import partial
 
-from app.ai.audio_chunks import MAX_UPLOAD_BYTES, AudioChunk, WavChunk, join_transcripts, plan_chunks
+from app.ai.audio_chunks import MAX_UPLOAD_BYTES, AudioChunk, WavSliceFile, join_chunk_transcripts, plan_audio_chunks
 from app.ai.protocols import AudioFile, ProgressCallback, TranscriptionResult, Usage
-from app.ai.service import ServiceClient, read_short_text, retry_transient_failures, short_model_name, versioned_path
-from app.ai.transcript_parsing import AnswerFields, TimedTranscript, parse_transcription
+from app.ai.service import (
+    ModelServiceClient,
+    make_openai_api_path,
+    parse_short_line,
+    retry_transient_failures,
+    short_model_name,
+)
+from app.ai.transcript_parsing import TimedTranscript, TranscriptionAnswerFields, parse_transcription_answer
 from app.core.errors import StageFailed
 
 _BASE_TIMEOUT_SECONDS = 300.0  # plus the duration of the audio: slower than real time is useless
 _MAX_NAME_LENGTH = 50  # stored characters
 _OPENAI_FORM = {"response_format": "verbose_json", "timestamp_granularities[]": ["word", "segment"]}
-_OPENAI_FIELDS = AnswerFields(text="text", words="words", segments="segments")
+_OPENAI_FIELDS = TranscriptionAnswerFields(text="text", words="words", segments="segments")
 
 
 class OpenAITranscriber:
@@ -21,7 +27,7 @@ class OpenAITranscriber:
     Words are interpolated if the service times segments only.
     """
 
-    def __init__(self, service: ServiceClient) -> None:
+    def __init__(self, service: ModelServiceClient) -> None:
         self._service = service
         self._config = service.config
 
@@ -32,7 +38,7 @@ class OpenAITranscriber:
     async def transcribe(self, audio: AudioFile, progress: ProgressCallback) -> TranscriptionResult:
         size = (await asyncio.to_thread(audio.path.stat)).st_size
         chunks = (
-            plan_chunks(audio.duration_seconds)
+            plan_audio_chunks(audio.duration_seconds)
             if size > MAX_UPLOAD_BYTES
             else [AudioChunk(0.0, audio.duration_seconds)]
         )
@@ -41,7 +47,7 @@ class OpenAITranscriber:
             call = partial(self._transcribe_chunk, audio, chunk, is_whole=len(chunks) == 1)
             results.append(await (retry_transient_failures(call) if len(chunks) > 1 else call()))
             progress(len(results) / len(chunks))
-        timeline = join_transcripts(chunks, [TimedTranscript(each.words, each.segments) for each in results])
+        timeline = join_chunk_transcripts(chunks, [TimedTranscript(each.words, each.segments) for each in results])
         return TranscriptionResult(
             text=results[0].text if len(results) == 1 else timeline.text,
             words=timeline.words,
@@ -53,28 +59,32 @@ class OpenAITranscriber:
 
     async def _transcribe_chunk(self, audio: AudioFile, chunk: AudioChunk, *, is_whole: bool) -> TranscriptionResult:
         model = {"model": self._config.model_id} if self._config.model_id else {}
-        open_file = partial(audio.path.open, "rb") if is_whole else partial(WavChunk, audio.path, chunk)
+        open_file = partial(audio.path.open, "rb") if is_whole else partial(WavSliceFile, audio.path, chunk)
         with await asyncio.to_thread(open_file) as file:
             async with self._service.log_call("transcribe") as call:
                 answer = await self._service.post(
-                    versioned_path(self._config, "/audio/transcriptions"),
+                    make_openai_api_path(self._config, "/audio/transcriptions"),
                     _BASE_TIMEOUT_SECONDS + chunk.end - chunk.start,
                     data=_OPENAI_FORM | model,
                     files={"file": ("audio.wav", file, "audio/wav")},
                 )
-                text, timeline = parse_transcription(self._config.name, answer, _OPENAI_FIELDS, chunk.end - chunk.start)
-        language = read_short_text(answer.get("language"), "", _MAX_NAME_LENGTH).lower()
-        service = read_short_text(answer.get("model"), self.service, _MAX_NAME_LENGTH)
+                text, timeline = parse_transcription_answer(
+                    self._config.name, answer, _OPENAI_FIELDS, chunk.end - chunk.start
+                )
+        language = parse_short_line(answer.get("language"), "", _MAX_NAME_LENGTH).lower()
+        service = parse_short_line(answer.get("model"), self.service, _MAX_NAME_LENGTH)
         return TranscriptionResult(text, timeline.words, timeline.segments, language, service, call.usage)
 
 
-_PARAKEET_FIELDS = AnswerFields(text="transcription", words="word_timestamps", segments="segment_timestamps")
+_PARAKEET_FIELDS = TranscriptionAnswerFields(
+    text="transcription", words="word_timestamps", segments="segment_timestamps"
+)
 
 
 class ParakeetTranscriber:
     """Sends the URL of the audio to `/transcribe`; the service must be able to fetch it."""
 
-    def __init__(self, service: ServiceClient) -> None:
+    def __init__(self, service: ModelServiceClient) -> None:
         self._service = service
         self._config = service.config
 
@@ -93,6 +103,8 @@ class ParakeetTranscriber:
             answer = await self._service.post(
                 "/transcribe", _BASE_TIMEOUT_SECONDS + audio.duration_seconds, json={"audio_url": url}
             )
-            text, timeline = parse_transcription(self._config.name, answer, _PARAKEET_FIELDS, audio.duration_seconds)
+            text, timeline = parse_transcription_answer(
+                self._config.name, answer, _PARAKEET_FIELDS, audio.duration_seconds
+            )
         progress(1.0)
         return TranscriptionResult(text, timeline.words, timeline.segments, "", self.service, call.usage)

@@ -18,7 +18,7 @@ from app.ai.model_fields import (
     TopK,
     TopP,
     check_model_key,
-    to_registry_values,
+    model_to_registry_values,
 )
 from app.ai.registry import DEFAULT_MODELS, ModelConfig, ModelKind, ModelRegistry
 from app.api.answers import Error, Responses, answer_dataclass, json_answer
@@ -160,7 +160,7 @@ async def get_model(key: ModelKey, registry: ModelRegistryDep) -> Response:
 @router.post("/{key}", response_model=ModelKeyRemovedAnswer | ModelAnswer)
 async def put_model(key: ModelKey, body: ModelBody, registry: ModelRegistryDep) -> Response:
     """Create a model, or replace all of its fields, its API key too."""
-    values: dict[str, Any] = to_registry_values(body, exclude_none=False)
+    values: dict[str, Any] = model_to_registry_values(body, exclude_none=False)
     return json_answer(_make_model_answer(key, await registry.put_model(key, ModelConfig(**values))))
 
 
@@ -169,7 +169,7 @@ async def put_model(key: ModelKey, body: ModelBody, registry: ModelRegistryDep) 
 )
 async def change_model(key: ModelKey, body: ModelChangesBody, registry: ModelRegistryDep) -> Response:
     """Change the given fields that are not null; a `base_url` of another origin without a key removes the API key."""
-    changed = await registry.update_model(key, to_registry_values(body, exclude_none=True))
+    changed = await registry.update_model(key, model_to_registry_values(body, exclude_none=True))
     return json_answer(_make_model_answer(key, changed))
 
 

@@ -151,11 +151,11 @@ def _parse_model_changes(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the validated fields as the registry stores them. Raises `InvalidInput` for the first invalid one."""
     from pydantic import ValidationError
 
-    from app.ai.model_fields import ModelChanges, to_registry_values
+    from app.ai.model_fields import ModelChanges, model_to_registry_values
     from app.core.validation import describe_validation_error
 
     try:
-        return to_registry_values(ModelChanges(**given), exclude_none=True)
+        return model_to_registry_values(ModelChanges(**given), exclude_none=True)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         option = str(problem["loc"][0]).replace("_", "-")

@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
-from app.ai.prompts import render_template
+from app.ai.prompts import fill_in_template
 from app.core.text import clean_line, to_nfc
 from app.importer.legacy_files import (
     JsonDocument,
@@ -69,7 +69,7 @@ def extract_prompt_template(complete_prompt: str, user_prompt: str) -> PromptTem
         parts += [complete_prompt[end:start], f"{{{name}}}"]
         end = stop
     text = "".join([*parts, complete_prompt[end:]])
-    is_exact = render_template(text, values) == complete_prompt
+    is_exact = fill_in_template(text, values) == complete_prompt
     return PromptTemplate(text, values) if is_exact else PromptTemplate(complete_prompt, {})
 
 

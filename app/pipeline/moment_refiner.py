@@ -137,7 +137,7 @@ class MomentRefiner:
         config_id = await store_generation_config(
             conn,
             self._finder,
-            self._finder.refine_prompt(run_request.refinement_prompt, with_clip=clip is not None),
+            self._finder.make_refinement_prompt(run_request.refinement_prompt, with_clip=clip is not None),
             transcript_id=self._transcript_id,
             model=run_request.refinement_model,
             operation_type="refinement",

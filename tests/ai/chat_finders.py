@@ -9,7 +9,7 @@ from app.ai.chat import ChatMomentFinder
 from app.ai.completions import ChatClient, ProviderOptions
 from app.ai.protocols import FindRequest, FoundMoment, RefineRequest, Segment, Word
 from app.ai.registry import ModelConfig
-from app.ai.service import ServiceClient
+from app.ai.service import ModelServiceClient
 
 TALK = [Segment(f"Sentence {n}.", n * 10.0, n * 10.0 + 9) for n in range(30)]
 REQUEST = FindRequest(TALK, (), 300.0, 20.0, 60.0, 1, 5)
@@ -35,4 +35,4 @@ class Finders:
 
     def make(self, key: str = "mine", path: str = "", **fields: Any) -> ChatMomentFinder:
         config = ModelConfig("Mine", self._url + path, **fields)
-        return ChatMomentFinder(key, config, ChatClient(ServiceClient(self._client, key, config), self._options))
+        return ChatMomentFinder(key, config, ChatClient(ModelServiceClient(self._client, key, config), self._options))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ai.chat import MAX_CHUNK_CHARACTERS, chunk_segments
+from app.ai.chat import MAX_CHUNK_CHARACTERS, split_segments_into_chunks
 from app.ai.protocols import ClipLink, FindRequest, FoundMoment, RefineRequest, Segment, Word
 from app.core.errors import ModelAnswerInvalid, TransientFailure
 from tests.ai.chat_finders import REFINE, REQUEST, WORDS, Finders, moments, nothing
@@ -55,15 +55,15 @@ async def test_the_prompt_has_the_transcript_and_the_limits(finders: Finders, se
     assert prompt.startswith("Only {transcript} jokes.\n\n")
     assert "\n[0.00] Sentence 0.\n[10.00] Sentence 1.\n" in prompt
     assert all(text in prompt for text in ("300.00 seconds", "between 20.00 and 60.00", "between 1 and 5 moments"))
-    text = finder.find_prompt("Only {transcript} jokes.")
+    text = finder.make_generation_prompt("Only {transcript} jokes.")
     assert text.user_prompt == "Only {transcript} jokes."
-    assert not any(text in finder.find_prompt("").system_prompt for text in ("Sentence", "300.00", "jokes"))
+    assert not any(text in finder.make_generation_prompt("").system_prompt for text in ("Sentence", "300.00", "jokes"))
 
 
 async def test_a_prompt_that_is_empty_is_the_built_in_one(finders: Finders, server: ModelServer) -> None:
     finder = finders.make()
     await finder.find(REQUEST, nothing)
-    assert server.requests[0].prompt.startswith(finder.find_prompt("").user_prompt)
+    assert server.requests[0].prompt.startswith(finder.make_generation_prompt("").user_prompt)
 
 
 @pytest.mark.parametrize(
@@ -248,8 +248,8 @@ async def test_a_clip_is_shown_to_a_model_that_looks_at_clips(
     if supports_video:
         assert content[0] == {"type": "video_url", "video_url": {"url": "https://media.example/clip.mp4"}}
         assert content[1]["text"].startswith("The clip that comes with this text")
-    assert ("The clip" in finder.refine_prompt("", with_clip=True).system_prompt) is supports_video
-    assert "The clip" not in finder.refine_prompt("", with_clip=False).system_prompt
+    assert ("The clip" in finder.make_refinement_prompt("", with_clip=True).system_prompt) is supports_video
+    assert "The clip" not in finder.make_refinement_prompt("", with_clip=False).system_prompt
 
 
 @pytest.mark.parametrize(
@@ -279,35 +279,35 @@ def talk(count: int, seconds: float = 5.0, characters: int = 88, shift: float = 
 
 def test_a_transcript_that_fits_is_one_part() -> None:
     segments = talk(10)
-    assert list(chunk_segments(segments, 30, 1000)) == [segments]
+    assert list(split_segments_into_chunks(segments, 30, 1000)) == [segments]
 
 
 def test_neighbours_share_what_a_moment_may_take() -> None:
-    parts = list(chunk_segments(talk(40), 30, 2000))
+    parts = list(split_segments_into_chunks(talk(40), 30, 2000))
     assert all(len(part) == 20 for part in parts[:-1])
     for earlier, later in itertools.pairwise(parts):
         assert earlier[-1].end - later[0].start == pytest.approx(30)
 
 
 def test_an_overlap_that_is_longer_than_a_part_still_comes_to_an_end() -> None:
-    parts = list(chunk_segments(talk(40), 10_000, 1000))
+    parts = list(split_segments_into_chunks(talk(40), 10_000, 1000))
     assert parts[-1][-1].start == 195
     assert len(parts) < 40
 
 
 def test_a_segment_that_does_not_fit_is_a_part_of_its_own() -> None:
     segments = [*talk(2), Segment("y" * 5000, 10, 20), *talk(2, shift=20)]
-    assert [segments[2]] in list(chunk_segments(segments, 0, 300))
+    assert [segments[2]] in list(split_segments_into_chunks(segments, 0, 300))
 
 
 def test_no_segments_are_no_parts() -> None:
-    assert list(chunk_segments([], 30)) == []
+    assert list(split_segments_into_chunks([], 30)) == []
 
 
 @given(st.lists(st.integers(0, 300), max_size=60), st.integers(50, 1000), st.integers(0, 200))
 def test_every_segment_is_in_a_part_and_every_part_fits(lengths: list[int], most: int, overlap: int) -> None:
     segments = [Segment("x" * length, n * 3.0, n * 3.0 + 3) for n, length in enumerate(lengths)]
-    parts = list(chunk_segments(segments, overlap, most))
+    parts = list(split_segments_into_chunks(segments, overlap, most))
     assert {segment.start for part in parts for segment in part} == {segment.start for segment in segments}
     for part in parts:
         assert len(part) == 1 or sum(len(segment.text) + 12 for segment in part) <= most
@@ -317,5 +317,7 @@ def test_every_segment_is_in_a_part_and_every_part_fits(lengths: list[int], most
 
 @given(st.integers(0, 100_000))
 def test_a_transcript_that_begins_later_is_split_at_the_same_places(shift: int) -> None:
-    first = [[each.start + shift for each in part] for part in chunk_segments(talk(40), 30, 1500)]
-    assert first == [[each.start for each in part] for part in chunk_segments(talk(40, shift=shift), 30, 1500)]
+    first = [[each.start + shift for each in part] for part in split_segments_into_chunks(talk(40), 30, 1500)]
+    assert first == [
+        [each.start for each in part] for part in split_segments_into_chunks(talk(40, shift=shift), 30, 1500)
+    ]

@@ -16,8 +16,8 @@ from app.ai.model_output import (
     parse_seconds,
     parse_title,
     select_moments,
-    to_video_times,
     validate_moment,
+    window_to_video_times,
 )
 from app.ai.protocols import FindRequest, FoundMoment, RefineRequest
 
@@ -379,20 +379,20 @@ WINDOW = RefineRequest(moment(110, 140), (), 80.0, 170.0, 165.0)
 
 
 def test_times_of_a_window_become_those_of_the_video() -> None:
-    assert to_video_times(29.5, 61.0, WINDOW) == (109.5, 141.0)
+    assert window_to_video_times(29.5, 61.0, WINDOW) == (109.5, 141.0)
 
 
 def test_the_end_of_a_window_beyond_the_video_is_that_of_the_video() -> None:
-    assert to_video_times(29.5, 90.0, WINDOW) == (109.5, 165.0)
+    assert window_to_video_times(29.5, 90.0, WINDOW) == (109.5, 165.0)
 
 
 @pytest.mark.parametrize(("start", "end"), [(5, 5), (7, 5), (-1, 5), (5, 91), (110, 140), (87, 89)])
 def test_times_outside_the_window_or_the_video_are_refused(start: float, end: float) -> None:
-    assert isinstance(to_video_times(start, end, WINDOW), str)
+    assert isinstance(window_to_video_times(start, end, WINDOW), str)
 
 
 @given(st.floats(0, 59), st.floats(0.01, 30), st.integers(0, 100_000))
 def test_a_window_that_lies_later_moves_the_answer_by_as_much_once(start: float, length: float, shift: int) -> None:
     later = replace(WINDOW, window_start=80.0 + shift, window_end=170.0 + shift, duration_seconds=1e6)
-    placed = to_video_times(start, start + length, later)
+    placed = window_to_video_times(start, start + length, later)
     assert placed == pytest.approx((80 + shift + start, 80 + shift + start + length))

@@ -8,7 +8,7 @@ import pytest
 
 from app.ai.protocols import Segment, Word
 from app.ai.registry import ModelConfig, ModelKind
-from app.ai.service import ServiceClient, open_http_client
+from app.ai.service import ModelServiceClient, open_http_client
 from app.ai.transcription import ParakeetTranscriber
 from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
 from tests.ai.audio_files import make_audio
@@ -28,7 +28,7 @@ HELLO = {
 async def transcriber(server: ModelServer) -> AsyncIterator[ParakeetTranscriber]:
     async with open_http_client() as client:
         config = ModelConfig("Parakeet", f"{server.url}/", kind=ModelKind.PARAKEET)
-        yield ParakeetTranscriber(ServiceClient(client, "parakeet", config))
+        yield ParakeetTranscriber(ModelServiceClient(client, "parakeet", config))
 
 
 def nothing(done: float) -> None:

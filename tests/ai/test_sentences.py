@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.ai.protocols import Segment, Word
-from app.ai.sentences import interpolate_words, join_subwords, join_words, make_caption_segments, split_sentences
+from app.ai.sentences import interpolate_word_times, join_subwords, join_words, make_caption_segments, split_sentences
 from tests.ai.local.talks import speak_words
 
 
@@ -48,7 +48,9 @@ def test_subwords_without_a_space_before_them_are_one_word() -> None:
 
 def test_segments_without_word_times_are_spread_over_theirs() -> None:
     words = list(
-        interpolate_words([Segment("Hello little world", 2.0, 4.0), Segment("", 4.0, 5.0), Segment("Bye", 5.0, 5.0)])
+        interpolate_word_times(
+            [Segment("Hello little world", 2.0, 4.0), Segment("", 4.0, 5.0), Segment("Bye", 5.0, 5.0)]
+        )
     )
     assert [word.word for word in words] == ["Hello", "little", "world", "Bye"]
     assert words[0].start == 2.0

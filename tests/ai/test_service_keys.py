@@ -10,7 +10,7 @@ from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
 from app.ai import registry as registry_module
-from app.ai.models import RegisteredModels, open_models
+from app.ai.models import RegisteredModels, open_registered_models
 from app.ai.protocols import FindRequest, Segment
 from app.ai.registry import ModelConfig, ModelRegistry
 from app.core.config import Settings
@@ -49,7 +49,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 async def models(redis: Redis) -> AsyncIterator[RegisteredModels]:
-    models = open_models(Settings(), redis)
+    models = open_registered_models(Settings(), redis)
     yield models
     await models.aclose()
 
@@ -153,7 +153,7 @@ async def test_a_key_alone_is_refused_where_the_address_changes_meanwhile(
             other.hset(HASH, "base_url", "http://evil:1")
         return config
 
-    monkeypatch.setattr(registry_module, "_apply_changes", apply_while_another_client_writes)
+    monkeypatch.setattr(registry_module, "_apply_model_changes", apply_while_another_client_writes)
     with pytest.raises(Conflict):
         await ModelRegistry(redis).update_model("qwen", {"api_key": KEY})
     assert (await ModelRegistry(redis).get_existing_model("qwen")).api_key == ""

@@ -9,10 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.ai.protocols import Segment, Word
-from app.ai.transcript_parsing import AnswerFields, UnusableTranscript, parse_timed_transcript, parse_transcription
+from app.ai.transcript_parsing import (
+    TranscriptionAnswerFields,
+    UnusableTranscript,
+    parse_timed_transcript,
+    parse_transcription_answer,
+)
 from app.core.errors import ModelAnswerInvalid
 
-FIELDS = AnswerFields("text", "words", "segments")
+FIELDS = TranscriptionAnswerFields("text", "words", "segments")
 
 
 def word(text: Any, start: Any = None, end: Any = None) -> dict[str, Any]:
@@ -99,14 +104,14 @@ def test_times_that_cannot_be_are_refused(words: Any, segments: Any, reason: str
     "answer", [{"text": ""}, {"text": " ", "words": [], "segments": []}, {"text": "", "words": None}]
 )
 def test_audio_in_which_nobody_speaks_has_an_empty_transcript(answer: Any) -> None:
-    text, timeline = parse_transcription("Mine", answer, FIELDS, 10)
+    text, timeline = parse_transcription_answer("Mine", answer, FIELDS, 10)
     assert (text, list(timeline.words), list(timeline.segments)) == ("", [], [])
 
 
 @pytest.mark.parametrize("answer", [{"text": "Hello."}, [], None, "Hello.", 5, True, {"text": "", "words": 5}])
 def test_an_answer_that_cannot_be_used_is_kept(answer: Any) -> None:
     with pytest.raises(ModelAnswerInvalid, match="The transcript of Mine cannot be used") as caught:
-        parse_transcription("Mine", answer, FIELDS, 10)
+        parse_transcription_answer("Mine", answer, FIELDS, 10)
     assert caught.value.raw
 
 
@@ -128,13 +133,13 @@ def test_an_answer_that_cannot_be_used_is_kept(answer: Any) -> None:
 )
 def test_an_answer_without_a_text_is_not_taken_for_silence(answer: Any) -> None:
     with pytest.raises(ModelAnswerInvalid, match="The transcript of Mine cannot be used: it") as caught:
-        parse_transcription("Mine", answer, FIELDS, 10)
+        parse_transcription_answer("Mine", answer, FIELDS, 10)
     assert json.loads(caught.value.raw) == answer
 
 
 def test_an_empty_text_beside_segments_is_theirs() -> None:
     answer = {"text": "", "segments": [segment("One.", 1, 2), segment("Two\x00 ", 3, 4)]}
-    assert parse_transcription("Mine", answer, FIELDS, 10)[0] == "One. Two"
+    assert parse_transcription_answer("Mine", answer, FIELDS, 10)[0] == "One. Two"
 
 
 _TIMES = st.none() | st.floats(-2, 12) | st.sampled_from([float("nan"), float("inf"), "5", "x", [], True])

@@ -10,7 +10,7 @@ import pytest
 
 from app.ai.protocols import Segment, Word
 from app.ai.registry import ModelConfig, ModelKind
-from app.ai.service import ServiceClient
+from app.ai.service import ModelServiceClient
 from app.ai.transcription import OpenAITranscriber
 from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
 from tests.ai.asr_server import ASR_MODEL_ID, asr_serving
@@ -33,7 +33,7 @@ def nothing(done: float) -> None:
 
 def make(client: httpx.AsyncClient, url: str, **fields: Any) -> OpenAITranscriber:
     config = ModelConfig("Mine", url, kind=ModelKind.TRANSCRIPTION, **fields)
-    return OpenAITranscriber(ServiceClient(client, "mine", config))
+    return OpenAITranscriber(ModelServiceClient(client, "mine", config))
 
 
 async def test_the_audio_is_sent_and_its_transcript_read(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ai.prompts import format_segments, format_words, render_template
+from app.ai.prompts import fill_in_template, format_segments, format_words
 from app.importer.legacy_files import UnreadableFile, read_json_file
 from app.importer.moments_file import (
     LegacyMoment,
@@ -57,7 +57,7 @@ def test_the_example_above_the_transcript_stays() -> None:
 @pytest.mark.parametrize("prompt", [generation_prompt(_USER), refinement_prompt(_USER, _ROW)])
 def test_a_template_rendered_with_its_values_is_the_prompt_again(prompt: str) -> None:
     template = extract_prompt_template(prompt, _USER)
-    assert render_template(template.text, template.values) == prompt
+    assert fill_in_template(template.text, template.values) == prompt
 
 
 def test_values_of_the_call_get_names() -> None:
@@ -145,13 +145,13 @@ _LINES = st.sampled_from(
 @given(st.lists(_LINES).map("\n".join), st.sampled_from(["", "Cut it.", "{title}", "[0.10] so"]))
 def test_whatever_the_prompt_nothing_of_it_is_lost(prompt: str, user_prompt: str) -> None:
     template = extract_prompt_template(prompt, user_prompt)
-    assert render_template(template.text, template.values) == prompt
+    assert fill_in_template(template.text, template.values) == prompt
 
 
 @given(st.text(), st.text())
 def test_any_text_is_rendered_back(prompt: str, user_prompt: str) -> None:
     template: Any = extract_prompt_template(prompt, user_prompt)
-    assert render_template(template.text, template.values) == prompt
+    assert fill_in_template(template.text, template.values) == prompt
 
 
 def read(*rows: Any, folder: Path) -> tuple[ParsedMoments, list[ReportEntry]]:

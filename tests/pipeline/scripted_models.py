@@ -85,10 +85,10 @@ class ScriptedFinder:
     asked: list[FindRequest] = field(default_factory=list)
     refined: list[RefineRequest] = field(default_factory=list)
 
-    def find_prompt(self, prompt: str) -> PromptText:
+    def make_generation_prompt(self, prompt: str) -> PromptText:
         return PromptText(prompt or "Find moments", "{user_prompt} in {transcript}")
 
-    def refine_prompt(self, prompt: str, *, with_clip: bool) -> PromptText:
+    def make_refinement_prompt(self, prompt: str, *, with_clip: bool) -> PromptText:
         return PromptText(prompt or "Refine", f"{{user_prompt}} {'with' if with_clip else 'without'} the clip")
 
     async def find(self, request: FindRequest, progress: ProgressCallback) -> FindResult:

@@ -224,7 +224,7 @@ async def test_a_retry_asks_anew_where_the_question_is_another_one(
             await conn.execute("DELETE FROM transcripts")
             await make_transcript(conn, video_id=context.run.video_id, **talk(300))
         else:
-            finder.find_prompt = lambda prompt: PromptText("Find others", "{transcript}")  # type: ignore[method-assign]
+            finder.make_generation_prompt = lambda prompt: PromptText("Find others", "{transcript}")  # type: ignore[method-assign]
         await retry(own_database_url, context, models, tmp_path)
     assert len(finder.asked) == 2
 

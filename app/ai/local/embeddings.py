@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from app.ai.local.model_files import MINILM, model_missing, read_model_files
+from app.ai.local.model_files import MINILM, make_model_missing_error, read_model_files
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -98,7 +98,7 @@ def load_embedder() -> SentenceEmbedder:
         from threadpoolctl import threadpool_limits
         from tokenizers import Tokenizer
     except ImportError:
-        raise model_missing(MINILM.name) from None
+        raise make_model_missing_error(MINILM.name) from None
     files = read_model_files(MINILM)
     tokenizer = Tokenizer.from_buffer(files.others["tokenizer.json"])
     tokenizer.no_padding()

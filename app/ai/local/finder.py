@@ -13,10 +13,10 @@ from app.ai.local.moment_selection import (
     HOOKS,
     MomentEvidence,
     TimeRange,
-    expand_to_limits,
+    expand_sentence_to_limits,
     measure_loudness,
     pack_moments,
-    rate_moment,
+    score_moment,
 )
 from app.ai.local.titles import make_titles
 from app.ai.local.topics import (
@@ -68,19 +68,19 @@ class LocalMomentFinder:
         self._thread = ComputeThread("moments")
         self._embedder: SentenceEmbedder | None = None
 
-    def find_prompt(self, prompt: str) -> PromptText:
+    def make_generation_prompt(self, prompt: str) -> PromptText:
         return PromptText(prompt or _FIND_DEFAULT, _FIND_DESCRIPTION)
 
-    def refine_prompt(self, prompt: str, *, with_clip: bool) -> PromptText:
+    def make_refinement_prompt(self, prompt: str, *, with_clip: bool) -> PromptText:
         return PromptText(prompt or _REFINE_DEFAULT, _REFINE_DESCRIPTION)
 
     async def find(self, request: FindRequest, progress: ProgressCallback) -> FindResult:
-        return await self._thread.run(lambda control: self._find_blocking(request, control), progress)
+        return await self._thread.run(lambda control: self._find_moments_in_thread(request, control), progress)
 
     async def refine(self, request: RefineRequest, progress: ProgressCallback) -> RefineResult:
-        return await self._thread.run(lambda control: self._refine_blocking(request, control), progress)
+        return await self._thread.run(lambda control: self._refine_moment_in_thread(request, control), progress)
 
-    def _find_blocking(self, request: FindRequest, control: ComputationControl) -> FindResult:
+    def _find_moments_in_thread(self, request: FindRequest, control: ComputationControl) -> FindResult:
         began = time.perf_counter()
         moments = self._find_moments(request, control)
         raw = json.dumps([{"start_time": each.start, "end_time": each.end, "title": each.title} for each in moments])
@@ -92,15 +92,15 @@ class LocalMomentFinder:
         if not sentences or duration < request.min_length:
             return []
         embedder = self._get_embedder()
-        evidence = self._collect_evidence(request, sentences, embedder, control)
+        evidence = self._collect_moment_evidence(request, sentences, embedder, control)
         limits = TopicLimits(request.min_length, request.max_length, request.min_count)
         parts = segment_topics(sentences, evidence.vectors, limits, control)
         times = [
             (sentences[part.first].start, sentences[part.last - 1].end)
-            for part in _select_strongest(parts, request, evidence)
+            for part in _select_highest_scored_topics(parts, request, evidence)
         ]
         times = times if len(times) >= min(request.min_count, request.max_count) else _pack_more_moments(times, request)
-        times = times or [_expand_strongest(evidence, request)][: request.max_count]
+        times = times or [_expand_highest_scored_sentence(evidence, request)][: request.max_count]
         texts = [
             [sentence.text for sentence in sentences if sentence.end > start and sentence.start < end]
             for start, end in times
@@ -108,7 +108,7 @@ class LocalMomentFinder:
         titles = make_titles(texts, [start for start, _ in times], embedder, control.check)
         return [FoundMoment(start, end, title) for (start, end), title in zip(times, titles, strict=True)]
 
-    def _collect_evidence(
+    def _collect_moment_evidence(
         self,
         request: FindRequest,
         sentences: Sequence[SentenceUnit],
@@ -127,7 +127,7 @@ class LocalMomentFinder:
             scene_cuts=request.scene_cuts,
         )
 
-    def _refine_blocking(self, request: RefineRequest, control: ComputationControl) -> RefineResult:
+    def _refine_moment_in_thread(self, request: RefineRequest, control: ComputationControl) -> RefineResult:
         began = time.perf_counter()
         start, end = self._refine_times(request, control)
         raw = json.dumps({"start_time": start, "end_time": end})
@@ -148,10 +148,10 @@ class LocalMomentFinder:
         return self._embedder
 
 
-def _select_strongest(
+def _select_highest_scored_topics(
     parts: Sequence[SentenceSpan], request: FindRequest, evidence: MomentEvidence
 ) -> list[SentenceSpan]:
-    ranked = sorted(parts, key=lambda part: (-rate_moment(part, evidence), part.first))
+    ranked = sorted(parts, key=lambda part: (-score_moment(part, evidence), part.first))
     return sorted(ranked[: request.max_count], key=lambda part: part.first)
 
 
@@ -162,11 +162,11 @@ def _pack_more_moments(times: list[TimeRange], request: FindRequest) -> list[Tim
     return packed if len(packed) > max(len(times), 1) else times
 
 
-def _expand_strongest(evidence: MomentEvidence, request: FindRequest) -> TimeRange:
+def _expand_highest_scored_sentence(evidence: MomentEvidence, request: FindRequest) -> TimeRange:
     indices = range(len(evidence.sentences))
-    strongest = max(indices, key=lambda index: rate_moment(SentenceSpan(index, index + 1), evidence))
+    strongest = max(indices, key=lambda index: score_moment(SentenceSpan(index, index + 1), evidence))
     words = clean_words(request.words, 0.0, request.duration_seconds)
-    return expand_to_limits(evidence.sentences[strongest], evidence.sentences, words, request)
+    return expand_sentence_to_limits(evidence.sentences[strongest], evidence.sentences, words, request)
 
 
 _MAX_MOVE_SECONDS = (2.0, 10.0)  # lower and upper bound of the largest move

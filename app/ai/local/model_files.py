@@ -74,32 +74,32 @@ def read_model_files(weights: ModelPackage) -> ModelFiles:
         data = _read_weight_parts(weights)
         others = {name: _read_verified_file(weights, name, sha256) for name, sha256 in weights.others.items()}
     except OSError:
-        raise model_missing(weights.name) from None
+        raise make_model_missing_error(weights.name) from None
     return ModelFiles(data, others)
 
 
-def model_missing(name: str) -> ModelMissing:
+def make_model_missing_error(name: str) -> ModelMissing:
     return ModelMissing(f"The local model {name} is not installed; get it with: {INSTALL_COMMAND}")
 
 
 def _read_weight_parts(weights: ModelPackage) -> bytes:
     digest, pieces = hashlib.sha256(), []
     for package, path in weights.parts:
-        with _locate_file(weights, package, path).open("rb") as file:
+        with _locate_packaged_file(weights, package, path).open("rb") as file:
             while piece := file.read(_CHUNK_BYTES):
                 digest.update(piece)
                 pieces.append(piece)
-    _check_digest(weights, "file of weights", digest.hexdigest(), weights.sha256)
+    _require_sha256(weights, "file of weights", digest.hexdigest(), weights.sha256)
     return b"".join(pieces)
 
 
 def _read_verified_file(weights: ModelPackage, name: str, sha256: str) -> bytes:
-    data = _locate_file(weights, *weights.folder, name).read_bytes()
-    _check_digest(weights, name, hashlib.sha256(data).hexdigest(), sha256)
+    data = _locate_packaged_file(weights, *weights.folder, name).read_bytes()
+    _require_sha256(weights, name, hashlib.sha256(data).hexdigest(), sha256)
     return data
 
 
-def _check_digest(weights: ModelPackage, what: str, sha256: str, published: str) -> None:
+def _require_sha256(weights: ModelPackage, what: str, sha256: str, published: str) -> None:
     if sha256 != published:
         raise ModelMissing(
             f"The {what} of the local model {weights.name} is not what was published; "
@@ -107,9 +107,9 @@ def _check_digest(weights: ModelPackage, what: str, sha256: str, published: str)
         )
 
 
-def _locate_file(weights: ModelPackage, package: str, *path: str) -> Path:
+def _locate_packaged_file(weights: ModelPackage, package: str, *path: str) -> Path:
     """Return the path of a file in a package without importing it."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise model_missing(weights.name)
+        raise make_model_missing_error(weights.name)
     return Path(spec.submodule_search_locations[0], *path)

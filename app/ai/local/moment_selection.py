@@ -51,7 +51,7 @@ class MomentEvidence:
     scene_cuts: Sequence[float]
 
 
-def rate_moment(part: SentenceSpan, evidence: MomentEvidence) -> float:
+def score_moment(part: SentenceSpan, evidence: MomentEvidence) -> float:
     """Return a score for ranking: hook at the start, similarity to the prompt, unity, speech, energy, scene cuts."""
     sentences, vectors = evidence.sentences[part.first : part.last], evidence.vectors[part.first : part.last]
     start, end = sentences[0].start, sentences[-1].end
@@ -64,7 +64,7 @@ def rate_moment(part: SentenceSpan, evidence: MomentEvidence) -> float:
         + _PROMPT * similarity
         + _UNITY * np.linalg.norm(vectors.mean(axis=0))
         + _SPEECH * sum(sentence.spoken_seconds for sentence in sentences) / length
-        + _ENERGY * _relative_loudness(evidence.loudness, start, end)
+        + _ENERGY * _loudness_relative_to_whole(evidence.loudness, start, end)
         + _CUTS * min(cuts / length / _MAX_CUTS_PER_SECOND, 1.0)
     )
 
@@ -85,7 +85,7 @@ def measure_loudness(path: Path | None, control: ComputationControl) -> Floats:
     return np.maximum(loudness, _SILENT_DECIBELS)
 
 
-def _relative_loudness(loudness: Floats, start: float, end: float) -> float:
+def _loudness_relative_to_whole(loudness: Floats, start: float, end: float) -> float:
     inside = loudness[int(start) : max(int(end), int(start) + 1)]
     if not len(inside):
         return 0.0
@@ -98,7 +98,7 @@ _SEARCH_SECONDS = 20.0  # the longest sentence
 _GRID_SECONDS = 0.25  # its multiples add up exactly, so equal minimum and maximum lengths can be met
 
 
-def expand_to_limits(
+def expand_sentence_to_limits(
     sentence: SentenceUnit, sentences: Sequence[SentenceUnit], words: Sequence[Word], request: FindRequest
 ) -> TimeRange:
     """Return about the shortest moment within the limits that begins with a sentence, or shortly before it."""
@@ -114,7 +114,11 @@ def expand_to_limits(
         for end in (start + request.min_length, *ends)
         if request.min_length <= end - start <= request.max_length and end <= request.duration_seconds
     ]
-    cuts = {time: _count_cuts(time, sentences) + _count_cuts(time, words) for pair in sought for time in pair}
+    cuts = {
+        time: _count_parts_cut_by_time(time, sentences) + _count_parts_cut_by_time(time, words)
+        for pair in sought
+        for time in pair
+    }
 
     def cost(pair: TimeRange) -> tuple[bool, int, float]:
         start, end = pair
@@ -127,7 +131,7 @@ def _times_between(first: float, last: float, times: Iterable[float]) -> list[fl
     return sorted({time for time in times if max(first, 0.0) <= time <= last})
 
 
-def _count_cuts(time: float, parts: Sequence[SentenceUnit | Word]) -> int:
+def _count_parts_cut_by_time(time: float, parts: Sequence[SentenceUnit | Word]) -> int:
     return sum(part.start < time < part.end for part in parts)
 
 

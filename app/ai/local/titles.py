@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app.ai.local.embeddings import FloatArray, SentenceEmbedder
-from app.ai.local.model_files import model_missing
+from app.ai.local.model_files import make_model_missing_error
 from app.core.text import format_clock_time
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def make_titles(
     texts: Sequence[Sequence[str]], starts: Sequence[float], embedder: SentenceEmbedder, check: Callable[[], None]
 ) -> list[str]:
     """Return a unique title for each moment; `texts` are the sentences of each, `starts` in seconds."""
-    key_words = _keyword_extractor(guess_language(" ".join(sentence for text in texts for sentence in text)))
-    found = [find_title_candidates(text, _keyword_weights(key_words, text)) for text in texts]
+    key_words = _load_keyword_extractor(guess_language(" ".join(sentence for text in texts for sentence in text)))
+    found = [find_title_candidates(text, _extract_keyword_weights(key_words, text)) for text in texts]
     encoded = embedder.encode([" ".join(text) for text in texts])
     titles: list[str] = []
     for index, (start, candidates) in enumerate(zip(starts, found, strict=True)):
@@ -83,7 +83,7 @@ def make_titles(
 
 def _iterate_sentence_starts(sentences: Sequence[str]) -> Iterator[str]:
     for text in (*sentences, " ".join(sentences)):
-        words = _trim_phrase(_WORD.findall(text))[:_MAX_WORDS]
+        words = _trim_weak_words_at_ends(_WORD.findall(text))[:_MAX_WORDS]
         if len(words) >= _MIN_WORDS:
             yield title_case(words)
 
@@ -93,8 +93,8 @@ def find_title_candidates(sentences: Sequence[str], weights: Mapping[str, float]
     found: dict[str, float] = {}
     for sentence in sentences:
         for phrase, cost in _iterate_phrases(sentence):
-            if score := _keyword_score(phrase.lower().split(), weights):
-                grade = _KEYWORD_WEIGHT * score + _score_form(phrase.split()) - cost
+            if score := _score_keywords_of_phrase(phrase.lower().split(), weights):
+                grade = _KEYWORD_WEIGHT * score + _score_phrase_form(phrase.split()) - cost
                 found[phrase] = max(grade, found.get(phrase, grade))
     best = sorted(found, key=lambda phrase: (-found[phrase], phrase))[:_MAX_CANDIDATES]
     return {phrase: found[phrase] for phrase in best}
@@ -103,7 +103,7 @@ def find_title_candidates(sentences: Sequence[str], weights: Mapping[str, float]
 def guess_language(text: str) -> str:
     """Return YAKE's code of the language whose stop words are most frequent in a text."""
     words = _WORD.findall(text.lower())[:_LANGUAGE_SAMPLE_WORDS]
-    return max(_LANGUAGES, key=lambda language: sum(word in _stop_words(language) for word in words))
+    return max(_LANGUAGES, key=lambda language: sum(word in _load_stop_words(language) for word in words))
 
 
 def title_case(words: Sequence[str]) -> str:
@@ -126,7 +126,7 @@ def _rank_titles(
     return [title_case(phrase.split()) for phrase in sorted(graded, key=lambda phrase: (-graded[phrase], phrase))]
 
 
-def _score_form(words: Sequence[str]) -> float:
+def _score_phrase_form(words: Sequence[str]) -> float:
     """Return a penalty for pronouns and for too few or too many words."""
     lower = [word.lower() for word in words]
     pointing = sum(word in _PRONOUNS for word in lower)
@@ -139,11 +139,11 @@ def _score_form(words: Sequence[str]) -> float:
     )
 
 
-def _keyword_score(words: Sequence[str], weights: Mapping[str, float]) -> float:
+def _score_keywords_of_phrase(words: Sequence[str], weights: Mapping[str, float]) -> float:
     return sum(weights.get(word, 0.0) for word in set(words)) / (len(words) + 2) * 4
 
 
-def _keyword_weights(extractor: "KeywordExtractor", sentences: Sequence[str]) -> dict[str, float]:
+def _extract_keyword_weights(extractor: "KeywordExtractor", sentences: Sequence[str]) -> dict[str, float]:
     weights: dict[str, float] = {}
     for index, (phrase, _) in enumerate(extractor.extract_keywords(" ".join(sentences))):
         for word in phrase.lower().split():
@@ -158,16 +158,19 @@ def _iterate_phrases(sentence: str) -> Iterator[tuple[str, float]]:
         begins = sorted({0, *breaks, *(index + 1 for index in breaks)})
         ends = sorted({len(words), *breaks})
         for first, last in product(begins, ends):
-            phrase = _trim_phrase(words[first:last])
+            phrase = _trim_weak_words_at_ends(words[first:last])
             if _MIN_WORDS <= len(phrase) <= _MAX_WORDS:
-                yield " ".join(phrase), _cut_cost(words[first - 1 : first]) + _cut_cost(words[last : last + 1])
+                yield (
+                    " ".join(phrase),
+                    _sum_cut_word_penalties(words[first - 1 : first]) + _sum_cut_word_penalties(words[last : last + 1]),
+                )
 
 
-def _cut_cost(beyond: Sequence[str]) -> float:
+def _sum_cut_word_penalties(beyond: Sequence[str]) -> float:
     return sum(_CUT_TIED if word.lower() in _TIED else _CUT for word in beyond)
 
 
-def _trim_phrase(words: Sequence[str]) -> Sequence[str]:
+def _trim_weak_words_at_ends(words: Sequence[str]) -> Sequence[str]:
     first, last = 0, len(words)
     while first < last and words[first].lower() in _WEAK_START:
         first += 1
@@ -181,14 +184,14 @@ def time_title(seconds: float) -> str:
 
 
 @cache
-def _keyword_extractor(language: str) -> "KeywordExtractor":
+def _load_keyword_extractor(language: str) -> "KeywordExtractor":
     try:
         from yake import KeywordExtractor
     except ImportError:
-        raise model_missing("YAKE") from None
+        raise make_model_missing_error("YAKE") from None
     return KeywordExtractor(lan=language, n=2, top=_MAX_KEYWORDS)
 
 
 @cache
-def _stop_words(language: str) -> frozenset[str]:
-    return frozenset(_keyword_extractor(language).stopword_set)
+def _load_stop_words(language: str) -> frozenset[str]:
+    return frozenset(_load_keyword_extractor(language).stopword_set)

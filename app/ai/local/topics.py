@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from app.ai.local.compute_thread import ComputationControl
 from app.ai.local.embeddings import FloatArray
 from app.ai.protocols import Segment, Word
-from app.ai.sentences import interpolate_words, join_words, split_sentences
+from app.ai.sentences import interpolate_word_times, join_words, split_sentences
 
 _LEAD_SECONDS, _TAIL_SECONDS = 0.15, 0.3  # of silence around a sentence that belong to it
 _MAX_SENTENCE_SECONDS = 20.0  # longer sentences are split
@@ -39,13 +39,13 @@ def make_sentence_units(
     words: Sequence[Word], segments: Sequence[Segment], first: float, last: float, longest: float
 ) -> list[SentenceUnit]:
     """Return the sentences between two times, in order, without overlaps; times have two decimals."""
-    tidy = clean_words(words or list(interpolate_words(segments)), first, last)
+    tidy = clean_words(words or list(interpolate_word_times(segments)), first, last)
     if not tidy:
         return []
     sentences = split_sentences(tidy, min(_MAX_SENTENCE_SECONDS, longest))
     borders = [
         math.ceil(first * 100) / 100,
-        *map(_sentence_border, sentences, sentences[1:]),
+        *map(_middle_of_pause_between, sentences, sentences[1:]),
         math.floor(last * 100) / 100,
     ]
     return [
@@ -64,7 +64,7 @@ def clean_words(words: Sequence[Word], first: float, last: float) -> list[Word]:
     ]
 
 
-def _sentence_border(before: Sequence[Word], after: Sequence[Word]) -> float:
+def _middle_of_pause_between(before: Sequence[Word], after: Sequence[Word]) -> float:
     return round((before[-1].end + after[0].start) / 2, 2)
 
 
@@ -144,7 +144,7 @@ def _find_best_segmentation(
 ) -> list[SentenceSpan]:
     """Minimise the cost: `cost[n]` is that of the first n sentences, `origin[n]` encodes their last step."""
     sums, masses = _prefix_sums(points, weights)
-    pauses = np.concatenate(([0.0], np.cumsum(_pause_weights(sentences)))) * pause_price
+    pauses = np.concatenate(([0.0], np.cumsum(_weight_pauses_between(sentences)))) * pause_price
     starts = np.array([sentence.start for sentence in sentences])
     cost, origin = np.zeros(len(sentences) + 1), [0] * (len(sentences) + 1)
     for last in range(1, len(sentences) + 1):
@@ -173,7 +173,7 @@ def _trace_segments(origin: Sequence[int]) -> list[SentenceSpan]:
     return parts[::-1]
 
 
-def _pause_weights(sentences: Sequence[SentenceUnit]) -> Floats:
+def _weight_pauses_between(sentences: Sequence[SentenceUnit]) -> Floats:
     gaps = np.array([after.start - before.end for before, after in pairwise(sentences)])
     return np.clip((gaps - _SHORT_PAUSE) / (_LONG_PAUSE - _SHORT_PAUSE), 0.0, 1.0)
 

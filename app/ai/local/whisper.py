@@ -10,8 +10,20 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from app.ai.local.compute_thread import ComputationControl, ComputeThread
-from app.ai.local.model_files import WHISPER_BASE, WHISPER_TINY_EN, ModelPackage, model_missing, read_model_files
-from app.ai.local.whisper_decoding import SAMPLE_RATE, Samples, extract_speech, find_quietest_sample, recognize_speech
+from app.ai.local.model_files import (
+    WHISPER_BASE,
+    WHISPER_TINY_EN,
+    ModelPackage,
+    make_model_missing_error,
+    read_model_files,
+)
+from app.ai.local.whisper_decoding import (
+    SAMPLE_RATE,
+    Samples,
+    extract_speech,
+    find_quietest_sample_index,
+    recognize_speech,
+)
 from app.ai.protocols import AudioFile, ProgressCallback, TranscriptionResult, Usage, Word
 from app.ai.sentences import join_words, make_caption_segments
 from app.core.errors import StageFailed
@@ -121,7 +133,7 @@ def _load_model(weights: ModelPackage) -> "WhisperModel":
     try:
         from faster_whisper import WhisperModel
     except ImportError:
-        raise model_missing(weights.name) from None
+        raise make_model_missing_error(weights.name) from None
     files = read_model_files(weights)
     return WhisperModel(
         weights.name,
@@ -179,4 +191,4 @@ def _read_wav_blocks(path: Path) -> Iterator[Samples]:
 
 def _find_cut_sample(audio: Samples) -> int:
     first = max(len(audio) - _CUT_SECONDS * SAMPLE_RATE, 0)
-    return first + find_quietest_sample(audio[first:])
+    return first + find_quietest_sample_index(audio[first:])

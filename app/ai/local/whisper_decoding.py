@@ -224,13 +224,13 @@ def _split_at_pauses(audio: Samples, start: float, end: float) -> Iterator[tuple
     first, last = round(start * SAMPLE_RATE), round(end * SAMPLE_RATE)
     longest = round(_PART_SECONDS * SAMPLE_RATE)
     while last - first > longest:
-        cut = first + longest // 2 + find_quietest_sample(audio[first + longest // 2 : first + longest])
+        cut = first + longest // 2 + find_quietest_sample_index(audio[first + longest // 2 : first + longest])
         yield first / SAMPLE_RATE, audio[first:cut]
         first = cut
     yield first / SAMPLE_RATE, audio[first:last]
 
 
-def find_quietest_sample(audio: Samples) -> int:
+def find_quietest_sample_index(audio: Samples) -> int:
     """Return the index of the sample in the middle of the quietest quarter of a second."""
     frame = SAMPLE_RATE // _FRAMES_PER_SECOND
     loudness = np.abs(audio[: len(audio) // frame * frame]).reshape(-1, frame).mean(axis=1)

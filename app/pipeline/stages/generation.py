@@ -171,7 +171,7 @@ async def _store_config_and_find_answer(
     config_id = await store_generation_config(
         conn,
         finder,
-        finder.find_prompt(run_request.generation_prompt),
+        finder.make_generation_prompt(run_request.generation_prompt),
         transcript_id=transcript_id,
         model=run_request.generation_model,
         operation_type="generation",

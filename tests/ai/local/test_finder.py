@@ -199,10 +199,10 @@ async def test_progress_only_grows() -> None:
 
 
 def test_the_prompts_say_what_is_done() -> None:
-    assert FINDER.find_prompt("About bees").user_prompt == "About bees"
-    assert FINDER.find_prompt("").user_prompt != ""
-    assert "without a language model" in FINDER.find_prompt("").system_prompt
-    assert "without a language model" in FINDER.refine_prompt("", with_clip=False).system_prompt
+    assert FINDER.make_generation_prompt("About bees").user_prompt == "About bees"
+    assert FINDER.make_generation_prompt("").user_prompt != ""
+    assert "without a language model" in FINDER.make_generation_prompt("").system_prompt
+    assert "without a language model" in FINDER.make_refinement_prompt("", with_clip=False).system_prompt
 
 
 _TEXTS = st.sampled_from(["bread.", "Mars", "money,", "so", "the", "Okay.", "raise!", "bees", "你好", "3.5", "Mr."])
