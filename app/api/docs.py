@@ -70,9 +70,8 @@ async def _send_docs_asset(request: Request) -> FileResponse:
 def _set_content_security_policy(page: HTMLResponse) -> HTMLResponse:
     scripts = _INLINE_SCRIPT.findall(bytes(page.body).decode())
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    page.headers["Content-Security-Policy"] = _CONTENT_POLICY.format(
-        hashes="".join(f" 'sha256-{each}'" for each in digests)
-    )
+    hashes = "".join(f" 'sha256-{each}'" for each in digests)
+    page.headers["Content-Security-Policy"] = _CONTENT_POLICY.format(hashes=hashes)
     return page
 
 

@@ -139,10 +139,8 @@ def describe_content_type(content_type: str) -> str:
 
 def _list_allowed_methods(request: Request) -> str:
     # Starlette names only the methods of the first route of a path.
-    routes = request.app.routes
-    allowed = [
-        method
-        for method in _METHODS
-        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
-    ]
-    return ", ".join(allowed)
+    def is_allowed(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return ", ".join(filter(is_allowed, _METHODS))

@@ -37,9 +37,8 @@ async def describe_service() -> Response:
 async def report_health(resources: ResourcesDep) -> Response:
     """Always 200, within 2 seconds; reports whether Redis and the database are available."""
     redis, database = await resources.health.check_redis_and_database()
-    return json_answer(
-        HealthAnswer(status="healthy", redis=_describe_connection(redis), database=_describe_connection(database))
-    )
+    words = {True: "connected", False: "disconnected"}
+    return json_answer(HealthAnswer(status="healthy", redis=words[redis], database=words[database]))
 
 
 @router.get("/health/live", response_model=ServiceVersionAnswer)
@@ -53,7 +52,3 @@ async def report_readiness(resources: ResourcesDep) -> Response:
     """200 when requests can be served; 503 with the reason when they cannot."""
     reason = await resources.health.find_unready_reason()
     return error_answer(503, reason, {"Retry-After": "5"}) if reason else await describe_service()
-
-
-def _describe_connection(is_available: bool) -> str:
-    return "connected" if is_available else "disconnected"

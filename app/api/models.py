@@ -25,11 +25,8 @@ from app.api.answers import Error, Responses, answer_dataclass, json_answer
 from app.api.dependencies import ResourcesDep
 from app.core.masking import mask_secrets
 
-router = APIRouter(
-    prefix="/api/admin/models",
-    tags=["models"],
-    responses={503: {"model": Error, "description": "Redis is not available"}},
-)
+_NO_REDIS: Responses = {503: {"model": Error, "description": "Redis is not available"}}
+router = APIRouter(prefix="/api/admin/models", tags=["models"], responses=_NO_REDIS)
 
 _NOT_FOUND: Responses = {404: {"model": Error, "description": "No such model; names those there are"}}
 _CHANGED_MEANWHILE: Responses = {409: {"model": Error, "description": "Another request changed the model meanwhile"}}

@@ -343,9 +343,8 @@ def make_run_status_feeds(resources: Resources) -> RunStatusFeeds:
     async def read_newest_run_status(video: str) -> SerializedStatus:
         run = await find_newest_full_run(resources.database, resources.redis, video)
         data = orjson.dumps(_make_run_status_answer(video, run))
-        return SerializedStatus(
-            hashlib.blake2s(data, digest_size=8).hexdigest(), data, run is None or has_run_ended(run)
-        )
+        digest = hashlib.blake2s(data, digest_size=8).hexdigest()
+        return SerializedStatus(digest, data, run is None or has_run_ended(run))
 
     return RunStatusFeeds(read_newest_run_status, lambda: resources.health.is_stopping)
 
