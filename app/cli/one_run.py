@@ -117,32 +117,29 @@ async def _find_video_of_same_file(path: Path, size: int, derived_identifier: st
     """Return the identifier, the derived one or that with a suffix, of the video with the same content; else None."""
     if not derived_identifier:
         return None
+    with_suffix = re.compile(rf"{re.escape(derived_identifier)}(-\d+|-[0-9a-f]{{8}})?")
     async with resources.database.connect() as conn:
-        names = await VideoRepository(conn).list_taken_identifiers(derived_identifier)
-    derived = re.compile(rf"{re.escape(derived_identifier)}(-\d+|-[0-9a-f]{{8}})?")
-    for name in sorted(filter(derived.fullmatch, names), key=lambda name: (len(name), name)):
-        if await _has_same_stored_file(path, size, name, resources):
-            return name
+        repository = VideoRepository(conn)
+        names = filter(with_suffix.fullmatch, await repository.list_taken_identifiers(derived_identifier))
+        videos = [
+            await repository.get_by_identifier(name) for name in sorted(names, key=lambda name: (len(name), name))
+        ]
+    for video in filter(None, videos):
+        if await _has_same_content(path, size, video.cloud_url, resources.storage):
+            return video.identifier
     return None
 
 
-async def _has_same_stored_file(path: Path, size: int, identifier: str, resources: Resources) -> bool:
-    async with resources.database.connect() as conn:
-        video = await VideoRepository(conn).get_by_identifier(identifier)
-    if video is None:
-        return False
+async def _has_same_content(path: Path, size: int, stored_url: str, storage: Storage) -> bool:
     try:
-        stored = await resources.storage.stat(video.cloud_url)
-        return stored.size == size and await _is_same_content(path, video.cloud_url, resources.storage)
+        if (await storage.stat(stored_url)).size != size:
+            return False
+        with path.open("rb") as file, await asyncio.to_thread(storage.open_blocking, stored_url) as stored_file:
+            while data := await asyncio.to_thread(file.read, _CHUNK_BYTES):
+                if await asyncio.to_thread(stored_file.read, len(data)) != data:
+                    return False
     except FileMissing:
         return False
-
-
-async def _is_same_content(path: Path, url: str, storage: Storage) -> bool:
-    with path.open("rb") as file, await asyncio.to_thread(storage.open_blocking, url) as stored_file:
-        while data := await asyncio.to_thread(file.read, _CHUNK_BYTES):
-            if await asyncio.to_thread(stored_file.read, len(data)) != data:
-                return False
     return True
 
 

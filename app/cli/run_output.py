@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -15,18 +14,6 @@ from app.models.stages import STAGE_TABLE, Stage
 from app.storage.file_system import path_from_url
 
 StageRecords = Mapping[Stage, StageRecord]
-
-
-class RunProgress(Protocol):
-    """Shows the progress of an upload and of the stages of a run until it is closed."""
-
-    def print_line(self, line: str) -> None: ...
-
-    def show_upload(self, received_bytes: int, total_bytes: int) -> None: ...
-
-    def show_stages(self, records: StageRecords) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class RunProgressBars:
@@ -89,6 +76,9 @@ class RunProgressLines:
 
     def close(self) -> None:
         pass
+
+
+RunProgress = RunProgressBars | RunProgressLines
 
 
 def open_run_progress(console: Console) -> RunProgress:

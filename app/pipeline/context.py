@@ -47,7 +47,6 @@ class RunContext:
         self.progress = counters
 
     def report_share(self, share: float) -> None:
-        """Report the completed share of the stage, from 0 to 1."""
         self.report_progress(percentage=int(share * 100))
 
     async def find_video(self) -> Video | None:

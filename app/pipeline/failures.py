@@ -29,13 +29,13 @@ _MAX_LENGTH = 2000
 def mask_secrets_in_record(record: StageRecord) -> StageRecord:
     return replace(
         record,
-        error=_mask_text(record.error),
-        skip_reason=_mask_text(record.skip_reason),
+        error=_mask_text_or_none(record.error),
+        skip_reason=_mask_text_or_none(record.skip_reason),
         result=mask_values(record.result),
     )
 
 
-def _mask_text(reason: str | None) -> str | None:
+def _mask_text_or_none(reason: str | None) -> str | None:
     return None if reason is None else escape_controls(mask_secrets(reason))
 
 

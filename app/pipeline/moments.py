@@ -50,10 +50,10 @@ async def delete_moments(conn: Connection, video_id: int, moment_ids: Sequence[i
     """Delete moments and their clips from the database, and return the URLs of files that no row names any more."""
     if not moment_ids:
         return set()
-    before = await list_file_urls(conn, video_id)
+    before = await list_file_urls_of_video(conn, video_id)
     await MomentRepository(conn).delete_many(moment_ids)
-    return before - await list_file_urls(conn, video_id)
+    return before - await list_file_urls_of_video(conn, video_id)
 
 
-async def list_file_urls(conn: Connection, video_id: int) -> set[str]:
+async def list_file_urls_of_video(conn: Connection, video_id: int) -> set[str]:
     return {file.url for file in await VideoContentsRepository(conn).list_file_references(video_id)}

@@ -15,23 +15,46 @@ async def limit_working_time(seconds: float) -> AsyncIterator[None]:
             yield
 
 
-class PausableTimeout:
-    """Pauses a timeout while all calls wait for their turn, and resumes it with the first call that works."""
+async def _record_nothing() -> None:
+    pass
 
-    def __init__(self, limit: asyncio.Timeout) -> None:
+
+class PausableTimeout:
+    """Pauses a timeout while all calls wait for their turn, and resumes it with the first call that works.
+
+    `record_waiting` is called when the first call waits, and `record_working` when it works then.
+    """
+
+    def __init__(
+        self,
+        limit: asyncio.Timeout,
+        record_waiting: Callable[[], Awaitable[None]] = _record_nothing,
+        record_working: Callable[[], Awaitable[None]] = _record_nothing,
+    ) -> None:
         self._limit = limit
+        self._record_waiting = record_waiting
+        self._record_working = record_working
         self._waiting: set[Hashable] = set()
         self._working: set[Hashable] = set()
         self._seconds_left: float | None = None  # while the timeout is paused
+        self._has_worked = False
+        self._is_recorded_waiting = False
 
     async def slot_awaited(self, call: Hashable) -> None:
         self._waiting.add(call)
         self._pause_or_resume()
+        if not self._has_worked and not self._is_recorded_waiting:
+            self._is_recorded_waiting = True
+            await self._record_waiting()
 
     async def slot_acquired(self, call: Hashable) -> None:
         self._waiting.discard(call)
         self._working.add(call)
         self._pause_or_resume()
+        self._has_worked = True
+        if self._is_recorded_waiting:
+            self._is_recorded_waiting = False
+            await self._record_working()
 
     def slot_released(self, call: Hashable) -> None:
         self._waiting.discard(call)
@@ -54,32 +77,3 @@ class PausableTimeout:
         elif self._seconds_left is not None:
             self._limit.reschedule(now + self._seconds_left)
             self._seconds_left = None
-
-
-class StageTimeout(PausableTimeout):
-    """The timeout of a stage, which also records the stage as waiting until its first call works."""
-
-    def __init__(
-        self,
-        limit: asyncio.Timeout,
-        record_waiting: Callable[[], Awaitable[None]],
-        record_working: Callable[[], Awaitable[None]],
-    ) -> None:
-        super().__init__(limit)
-        self._record_waiting = record_waiting
-        self._record_working = record_working
-        self._has_worked = False
-        self._is_recorded_waiting = False
-
-    async def slot_awaited(self, call: Hashable) -> None:
-        await super().slot_awaited(call)
-        if not self._has_worked and not self._is_recorded_waiting:
-            self._is_recorded_waiting = True
-            await self._record_waiting()
-
-    async def slot_acquired(self, call: Hashable) -> None:
-        await super().slot_acquired(call)
-        self._has_worked = True
-        if self._is_recorded_waiting:
-            self._is_recorded_waiting = False
-            await self._record_working()

@@ -240,7 +240,6 @@ async def _wait_for_yt_dlp(
 
 
 def _was_stopped_by_limit(process: Process, error_output: str) -> bool:
-    """Return whether yt-dlp was killed by a limit, or reports that it ran out of memory, or an error without a text."""
     return (process.returncode or 0) < 0 or "MemoryError" in error_output or error_output.endswith("ERROR:")
 
 

@@ -35,7 +35,7 @@ from app.models.stages import STAGE_TABLE, Stage
 from app.pipeline.context import LoadedStage, RunContext
 from app.pipeline.failures import describe_stage_failure, mask_secrets_in_record, retry_outage, unwrap_first_error
 from app.pipeline.files import delete_unused_files
-from app.pipeline.time_limits import StageTimeout
+from app.pipeline.time_limits import PausableTimeout
 from app.repositories import VideoRepository
 from app.repositories.stages import ClaimedRunRepository
 from app.services.live_runs import make_live_status_fields
@@ -142,7 +142,7 @@ class StageExecution:
         seconds = await self._read_time_limit_seconds()
         try:
             async with asyncio.timeout(seconds) as limit:
-                with observe_slots(StageTimeout(limit, self._record_stage_as_waiting, self._record_stage_as_begun)):
+                with observe_slots(PausableTimeout(limit, self._record_stage_as_waiting, self._record_stage_as_begun)):
                     result = await self._call_stage_function(self._loaded_stage.run_stage)
         except TimeoutError:
             if limit.expired():

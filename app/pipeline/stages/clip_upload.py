@@ -12,8 +12,8 @@ from app.database import Connection
 from app.media.probe import MediaInfo, NotMedia, probe_media
 from app.pipeline.context import RunContext
 from app.pipeline.files import delete_unused_files
-from app.pipeline.moments import list_file_urls
-from app.pipeline.stages.clips import ClipTarget, are_clips_unneeded, cut_clips, plan_clips
+from app.pipeline.moments import list_file_urls_of_video
+from app.pipeline.stages.clips import ClipTarget, are_clips_unneeded_by_refinement_model, cut_clips, plan_clips
 from app.repositories import ClipRepository, MomentRepository
 from app.storage import StoredFile
 
@@ -21,12 +21,16 @@ _probes = ThreadPool("clip-probes", 2)
 
 
 class _MomentChanged(StageFailed):
+    """The moment was deleted or got other times while its clip was made."""
+
     def __init__(self) -> None:
         super().__init__("The moment was changed while its clip was made")
 
 
 @dataclass(slots=True)
 class _ClipUploadProgress:
+    """How many clips and bytes of a run were stored so far."""
+
     total_clips: int
     total_bytes: int
     current_clip: int = 0
@@ -49,7 +53,7 @@ class _ClipUploadProgress:
 
 async def skip_reason(context: RunContext) -> str | None:
     """Return why no clips are to be stored: no moments, all stored, or none needed; else None."""
-    if await are_clips_unneeded(context):
+    if await are_clips_unneeded_by_refinement_model(context):
         return "Refinement model does not support video"
     plan = await plan_clips(context)
     if not plan.originals:
@@ -107,7 +111,7 @@ async def _replace_clip_row(conn: Connection, target: ClipTarget, stored: Stored
     times = (target.moment.start_time, target.moment.end_time)
     if moment is None or (moment.start_time, moment.end_time) != times:
         raise _MomentChanged
-    clips, before = ClipRepository(conn), await list_file_urls(conn, moment.video_id)
+    clips, before = ClipRepository(conn), await list_file_urls_of_video(conn, moment.video_id)
     if (old := await clips.get_by_moment(moment.id)) is not None:
         await clips.delete(old.id)
     await clips.create(
@@ -124,7 +128,7 @@ async def _replace_clip_row(conn: Connection, target: ClipTarget, stored: Stored
         audio_codec=info.audio_codec,
         resolution=info.resolution,
     )
-    return before - await list_file_urls(conn, moment.video_id)
+    return before - await list_file_urls_of_video(conn, moment.video_id)
 
 
 def _read_clip_size(target: ClipTarget) -> int | None:

@@ -55,7 +55,7 @@ class _ClipCounts:
 
 async def skip_reason(context: RunContext) -> str | None:
     """Return why no clips are to be cut: no moments, all stored, or none needed; else None."""
-    if await are_clips_unneeded(context):
+    if await are_clips_unneeded_by_refinement_model(context):
         return "Refinement model does not support video"
     plan = await plan_clips(context)
     if not plan.originals:
@@ -103,6 +103,8 @@ class MissingClips:
 
 @dataclass(frozen=True, slots=True)
 class _ClipInputs:
+    """The rows from which the clips of a video are planned, and the extension of their files."""
+
     moments: Sequence[Moment]
     clips: dict[int, Clip]
     words: Sequence[Word]
@@ -110,8 +112,7 @@ class _ClipInputs:
     extension: str
 
 
-async def are_clips_unneeded(context: RunContext) -> bool:
-    """Return whether it is a full run whose refinement model is a service without video: it cuts no clips."""
+async def are_clips_unneeded_by_refinement_model(context: RunContext) -> bool:
     if context.run.type is not RunType.FULL:
         return False
     try:

@@ -72,7 +72,7 @@ async def _download_and_store_video(context: RunContext, video: Video) -> MediaI
     if url is None:
         raise StageFailed("the file is missing, and there is no URL to download it from")
     part = PartialDownload(
-        context.folder / _PARTIAL_NAME, context.settings.max_download_bytes, partial(_report_bytes, context)
+        context.folder / _PARTIAL_NAME, context.settings.max_download_bytes, partial(_report_downloaded_bytes, context)
     )
     try:
         path = await _download_url(context, url, part)
@@ -104,7 +104,7 @@ async def _download_url(context: RunContext, url: str, part: PartialDownload) ->
             raise
         folder, settings = context.folder / _PAGE_FOLDER, context.settings
         await asyncio.to_thread(folder.mkdir, exist_ok=True)
-        report = partial(_report_bytes, context)
+        report = partial(_report_downloaded_bytes, context)
         return await download_from_page(url, folder, settings.allowed_hosts, settings.max_download_bytes, report)
     return part.path
 
@@ -157,7 +157,7 @@ def _make_video_file_key(context: RunContext, video: Video, info: MediaInfo) -> 
     return f"{folder}/{stem}{info.extension}"
 
 
-def _report_bytes(context: RunContext, received: int, total: int | None) -> None:
+def _report_downloaded_bytes(context: RunContext, received: int, total: int | None) -> None:
     percentage = 100 * received // total if total else 0
     context.report_progress(bytes_downloaded=received, total_bytes=total or 0, percentage=percentage)
 
@@ -168,12 +168,7 @@ async def _translate_download_errors() -> AsyncIterator[None]:
         yield
     except RunLost:
         raise
-    except (TransientFailure, StorageUnavailable) as error:
-        raise TransientFailure(_describe_download_failure(error)) from None
-    except (StageFailed, AddressRefused, StorageFull) as error:
-        raise StageFailed(_describe_download_failure(error)) from None
-
-
-def _describe_download_failure(error: Exception) -> str:
-    text = str(error)
-    return f"Video download failed: {text[:1].lower()}{text[1:]}"
+    except (StageFailed, AddressRefused, StorageFull, StorageUnavailable) as error:
+        text, is_transient = str(error), isinstance(error, (TransientFailure, StorageUnavailable))
+        kind = TransientFailure if is_transient else StageFailed
+        raise kind(f"Video download failed: {text[:1].lower()}{text[1:]}") from None

@@ -83,7 +83,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
         return await _finish_without_moments(
             context, _get_dropped_speech_of_transcript_stage(context) or "Nothing is said in the video"
         )
-    if reason := _explain_too_short(inputs.video, request.min_length):
+    if reason := _explain_video_too_short(inputs.video, request.min_length):
         return await _finish_without_moments(context, reason)
     config_id, found = await context.save_result(
         lambda conn: _store_config_and_find_answer(conn, context, finder, inputs.transcript.id)
@@ -93,7 +93,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
     moments = _select_valid_moments(found, inputs.duration_seconds)
     replaced = await context.save_result(lambda conn: _replace_moments(conn, context, moments, found, config_id))
     context.report_progress(percentage=100)
-    return _make_generation_result(found, replaced, _explain_too_few(replaced.added, finder, request))
+    return _make_generation_result(found, replaced, _explain_too_few_moments(replaced.added, finder, request))
 
 
 async def _read_generation_inputs(context: RunContext) -> _GenerationInputs:
@@ -124,7 +124,7 @@ def _get_dropped_speech_of_transcript_stage(context: RunContext) -> str | None:
     return record.result.get("dropped_speech") if record else None
 
 
-def _explain_too_short(video: Video, min_length: float) -> str | None:
+def _explain_video_too_short(video: Video, min_length: float) -> str | None:
     seconds = video.duration_seconds
     if not seconds or seconds >= min_length:
         return None
@@ -254,7 +254,7 @@ def _make_generation_result(
     }
     if counts.left_out:
         result["overlapping"] = counts.left_out
-        result["reason"] = _explain_overlapping(counts)
+        result["reason"] = _explain_left_out_moments(counts)
     elif too_few_reason:
         result["reason"] = too_few_reason
     if too_few_reason and counts.added:
@@ -262,7 +262,7 @@ def _make_generation_result(
     return result
 
 
-def _explain_too_few(count: int, finder: MomentFinder, request: FindRequest) -> str | None:
+def _explain_too_few_moments(count: int, finder: MomentFinder, request: FindRequest) -> str | None:
     requested, shortest, duration = request.min_count, request.min_length, request.duration_seconds
     if count >= requested:
         return None
@@ -281,7 +281,7 @@ def _floor_to_tenths(seconds: float) -> float:
     return math.floor(seconds * 10) / 10
 
 
-def _explain_overlapping(counts: _ReplacementCounts) -> str:
+def _explain_left_out_moments(counts: _ReplacementCounts) -> str:
     if not counts.added:
         return "Every moment that was found overlaps one that was added by hand"
     return f"Moments that overlap one that was added by hand were left out ({counts.left_out})"

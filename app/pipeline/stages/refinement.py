@@ -161,12 +161,12 @@ async def _refine_in_parallel(
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(min(context.run.request.refinement_parallel_workers, len(targets))):
-                group.create_task(_refine_next_targets(context, refiner, waiting, counts))
+                group.create_task(_refine_until_none_waits(context, refiner, waiting, counts))
     except ExceptionGroup as errors:
         raise unwrap_first_error(errors) from None
 
 
-async def _refine_next_targets(
+async def _refine_until_none_waits(
     context: RunContext, refiner: MomentRefiner, waiting: deque[RefinementTarget], counts: _RefinementCounts
 ) -> None:
     while waiting:

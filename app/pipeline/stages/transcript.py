@@ -55,11 +55,11 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
         "words": row["number_of_words"],
         "segments": row["number_of_segments"],
         "usage": describe_usage(transcribed.usage),
-        **_explain_transcript_result(transcribed, is_first),
+        **_make_reason_of_transcript_result(transcribed, is_first),
     }
 
 
-def _explain_transcript_result(transcribed: TranscriptionResult, is_first: bool) -> dict[str, str]:
+def _make_reason_of_transcript_result(transcribed: TranscriptionResult, is_first: bool) -> dict[str, str]:
     if not is_first:
         return {"reason": "Another transcript was there first and is kept"}
     if not transcribed.dropped:
@@ -134,7 +134,7 @@ def _describe_invalid_time(parts: Iterable[Word | Segment], duration: float) -> 
     return ""
 
 
-def _clamp_times(part: Word | Segment, duration: float) -> dict[str, float]:
+def _clamp_times_to_audio(part: Word | Segment, duration: float) -> dict[str, float]:
     return {"start": round(min(part.start, duration), 3), "end": round(min(part.end, duration), 3)}
 
 
@@ -142,12 +142,12 @@ def _make_transcript_row(
     video_id: int, transcribed: TranscriptionResult, duration: float, seconds: float
 ) -> NewTranscript:
     words: list[dict[str, Any]] = [
-        {"word": text, **_clamp_times(word, duration)}
+        {"word": text, **_clamp_times_to_audio(word, duration)}
         for word in transcribed.words
         if (text := strip_unstorable(word.word).strip())
     ]
     segments: list[dict[str, Any]] = [
-        {"text": text, **_clamp_times(segment, duration), "word_count": len(text.split())}
+        {"text": text, **_clamp_times_to_audio(segment, duration), "word_count": len(text.split())}
         for segment in transcribed.segments
         if (text := strip_unstorable(segment.text).strip())
     ]
