@@ -223,49 +223,45 @@ class StreamRequestIntake:
         if (named := parse_legacy_run_message(fields)) is not None:
             await self._reject_message_of_unknown_run(named, RejectedStreamEntry.from_fields(entry_id, fields))
             return
-        requested_run, address_refusal, reason = None, None, ""
+        requested, refusal, reason = None, None, ""
         try:
-            requested_run = parse_requested_run(entry_id, fields, self._longest_config)
-            address_refusal = await self._validate_request(requested_run)
+            requested = parse_requested_run(entry_id, fields, self._longest_config)
+            refusal = await self._validate_request(requested)
         except Exception as error:
             reason = _describe_error_or_raise_transient(error)
         identifier = await self._accept_or_reject(
-            RejectedStreamEntry.from_fields(entry_id, fields), requested_run, address_refusal, reason
+            RejectedStreamEntry.from_fields(entry_id, fields), requested, refusal, reason
         )
         if identifier is not None:
             _log.info("Enqueued run %s for entry %s of another program", identifier, entry_id)
             await self._notify(identifier, _FIRST_STAGE)
 
-    async def _validate_request(self, requested_run: RequestedRun) -> AddressRefused | None:
+    async def _validate_request(self, requested: RequestedRun) -> AddressRefused | None:
         """Check a run like one of the HTTP API; return why the video's URL must not be downloaded, None if it may."""
-        url = requested_run.request.video_url
+        url = requested.request.video_url
         if url is not None:
-            return await self._run_starter.check_full_run_from_url(url, requested_run.request)
-        await self._run_starter.check_full_run(requested_run.video, requested_run.request)
+            return await self._run_starter.check_full_run_from_url(url, requested.request)
+        await self._run_starter.check_full_run(requested.video, requested.request)
         return None
 
     async def _accept_or_reject(
-        self,
-        entry: RejectedStreamEntry,
-        requested_run: RequestedRun | None,
-        address_refusal: AddressRefused | None,
-        reason: str,
+        self, entry: RejectedStreamEntry, requested: RequestedRun | None, refusal: AddressRefused | None, reason: str
     ) -> str | None:
         """Enqueue the run and return its identifier, or store the entry as rejected if there is a `reason`."""
         async with self._database.connect() as conn, conn.transaction():
             rejected = RejectedRequestRepository(conn)
-            await rejected.lock_request(requested_run.identifier if requested_run else entry.id)
+            await rejected.lock_request(requested.identifier if requested else entry.id)
             if await rejected.is_request_rejected(entry.id, entry.other_id, entry.fields):
                 return None
-            if requested_run is not None:
-                is_enqueued = await _is_enqueued(conn, requested_run)
+            if requested is not None:
+                is_enqueued = await _is_enqueued(conn, requested)
                 if is_enqueued:
                     return None
                 reason = _IDENTIFIER_TAKEN if is_enqueued is False else reason
-            if requested_run is not None and not reason:
+            if requested is not None and not reason:
                 try:
                     async with conn.transaction():
-                        return await self._enqueue_requested_run(conn, requested_run, address_refusal)
+                        return await self._enqueue_requested_run(conn, requested, refusal)
                 except Exception as error:
                     reason = _describe_error_or_raise_transient(error)
             reason = _mask_and_shorten_reason(reason, are_fields_truncated=entry.are_fields_truncated)
@@ -274,18 +270,16 @@ class StreamRequestIntake:
         return None
 
     async def _enqueue_requested_run(
-        self, conn: Connection, requested_run: RequestedRun, address_refusal: AddressRefused | None
+        self, conn: Connection, requested: RequestedRun, refusal: AddressRefused | None
     ) -> str:
-        video, url = requested_run.video, requested_run.request.video_url
+        video, url = requested.video, requested.request.video_url
         if url is not None:
             preferred = _identifier_or_empty_if_invalid(video)
-            resolved = await find_or_add_video_of_url(conn, self._storage, url, requested_run.force_download, preferred)
-            if address_refusal is not None and not resolved.is_cached:
-                raise address_refusal
+            resolved = await find_or_add_video_of_url(conn, self._storage, url, requested.force_download, preferred)
+            if refusal is not None and not resolved.is_cached:
+                raise refusal
             video = resolved.video
-        return await enqueue_run(
-            conn, video, RunType.FULL, requested_run.request, given_identifier=requested_run.identifier
-        )
+        return await enqueue_run(conn, video, RunType.FULL, requested.request, given_identifier=requested.identifier)
 
     async def _reject_message_of_unknown_run(self, run_identifier: str, entry: RejectedStreamEntry) -> None:
         run = None
@@ -296,14 +290,14 @@ class StreamRequestIntake:
             await self._accept_or_reject(entry, None, None, _RUN_NOT_FOUND)
 
 
-async def _is_enqueued(conn: Connection, requested_run: RequestedRun) -> bool | None:
+async def _is_enqueued(conn: Connection, requested: RequestedRun) -> bool | None:
     """Return True if this run was enqueued before, None if not, False if another run has its identifier."""
-    known = await EndedRunRepository(conn).find_ended_run(run_identifier=requested_run.identifier)
+    known = await EndedRunRepository(conn).find_ended_run(run_identifier=requested.identifier)
     if known is None:  # an imported run has no request
-        imported = await RunRepository(conn).get_by_identifier(requested_run.identifier)
+        imported = await RunRepository(conn).get_by_identifier(requested.identifier)
         return None if imported is None else True
-    is_same_video = requested_run.request.video_url is not None or known.video == requested_run.video
-    is_same_request = mask_secrets_in_prompts(known.request) == mask_secrets_in_prompts(requested_run.request)
+    is_same_video = requested.request.video_url is not None or known.video == requested.video
+    is_same_request = mask_secrets_in_prompts(known.request) == mask_secrets_in_prompts(requested.request)
     return known.type is RunType.FULL and is_same_video and is_same_request
 
 

@@ -127,9 +127,9 @@ def _parse_youtube_video_id(url_parts: SplitResult) -> str | None:
     return match[1] if match and match[1] not in _NO_VIDEO else None
 
 
-def _parse_short_link_video_id(url_parts: SplitResult) -> str | None:
-    match = _SHORT_PATH.fullmatch(url_parts.path)
-    return match[1] if match else None
+def _match_url_path(pattern: re.Pattern[str]) -> Callable[[SplitResult], str | None]:
+    """Return a function that returns the first group of the pattern in a URL's path, None if it does not match."""
+    return lambda url_parts: match[1] if (match := pattern.fullmatch(url_parts.path)) else None
 
 
 def _parse_vimeo_video_id(url_parts: SplitResult) -> str | None:
@@ -138,11 +138,6 @@ def _parse_vimeo_video_id(url_parts: SplitResult) -> str | None:
         return None
     key = match[2] or _get_query_parameter(url_parts, "h")
     return f"{match[1]}/{key}" if key else match[1]
-
-
-def _parse_dailymotion_video_id(url_parts: SplitResult) -> str | None:
-    match = _DAILYMOTION_PATH.fullmatch(url_parts.path)
-    return match[1] if match else None
 
 
 def _get_query_parameter(url_parts: SplitResult, name: str) -> str | None:
@@ -162,12 +157,12 @@ _SITE_PARSERS: Mapping[str, tuple[str, Callable[[SplitResult], str | None]]] = {
     "m.youtube.com": ("youtube", _parse_youtube_video_id),
     "music.youtube.com": ("youtube", _parse_youtube_video_id),
     "youtube-nocookie.com": ("youtube", _parse_youtube_video_id),
-    "youtu.be": ("youtube", _parse_short_link_video_id),
+    "youtu.be": ("youtube", _match_url_path(_SHORT_PATH)),
     "vimeo.com": ("vimeo", _parse_vimeo_video_id),
     "player.vimeo.com": ("vimeo", _parse_vimeo_video_id),
-    "dailymotion.com": ("dailymotion", _parse_dailymotion_video_id),
-    "m.dailymotion.com": ("dailymotion", _parse_dailymotion_video_id),
-    "dai.ly": ("dailymotion", _parse_short_link_video_id),
+    "dailymotion.com": ("dailymotion", _match_url_path(_DAILYMOTION_PATH)),
+    "m.dailymotion.com": ("dailymotion", _match_url_path(_DAILYMOTION_PATH)),
+    "dai.ly": ("dailymotion", _match_url_path(_SHORT_PATH)),
 }
 
 
