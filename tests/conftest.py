@@ -7,11 +7,13 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import psycopg
 import pytest
 from alembic import command
@@ -77,6 +79,14 @@ def _obey_signals() -> None:
     """A job of a script's background ignores Ctrl-C, one of nohup a closed terminal, and so would its children."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _share_certificates() -> Iterator[None]:
+    """Read the certificates of the authorities once, which took 20 ms for each client, and each look for a server."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("httpx._transports.default.create_ssl_context", cache(httpx.create_ssl_context))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class IntakeSite:
     folder: Path
     notified: list[tuple[str, Stage]] = field(default_factory=list)
 
-    @property
+    @cached_property
     def settings(self) -> Settings:
         return Settings(database_url=self.database_url, redis_url=self.redis_url, data_dir=self.folder / "data")
 
@@ -129,7 +130,8 @@ class IntakeSite:
         await self.until(is_settled, "every entry to be acknowledged")
 
     async def until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        deadline, pause = time.monotonic() + _PATIENCE_SECONDS, 0.02
         while not await condition():
             assert time.monotonic() < deadline, f"waited in vain for {what}"
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 0.2)

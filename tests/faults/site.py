@@ -5,9 +5,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ from tests.pipeline.contexts import NoModels, open_database
 _ROOT = Path(__file__).resolve().parents[2]
 # Long, for machines that do much else: only what fails waits for so long.
 _PATIENCE_SECONDS = 120.0
-_POLL_SECONDS = 0.02
+# A look takes as much of a processor as a stage of the tests.
+_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.02, 0.2
 _numbers = count(1)
 
 
@@ -59,7 +61,7 @@ class Site:
             await conn.execute(RESULTS)
             await redis.flushdb()
 
-    @property
+    @cached_property
     def settings(self) -> Settings:
         return Settings(**self.values)
 
@@ -92,13 +94,16 @@ class Site:
 
     async def notify(self, *runs: str) -> None:
         """Send the message of each run's stage, as the server does for the first one."""
-        for run in runs:
-            await self.send(run, await self.stage(run))
+        await self._send_all([(run, await self.stage(run)) for run in runs])
 
     async def send(self, run: str, stage: Stage) -> None:
         """Send a message that a run waits at a stage."""
+        await self._send_all([(run, stage)])
+
+    async def _send_all(self, messages: Sequence[tuple[str, Stage]]) -> None:
         notifier = StageNotifier(self.settings)
-        await notifier.notify(run, stage)
+        for run, stage in messages:
+            await notifier.notify(run, stage)
         await notifier.aclose()
 
     async def delete_video(self, run: str) -> None:
@@ -171,10 +176,11 @@ class Site:
         return [stage for stage, _ in read_journal(self.folder, run)]
 
     async def until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        deadline, pause = time.monotonic() + _PATIENCE_SECONDS, _POLL_SECONDS
         while not await condition():
             assert time.monotonic() < deadline, f"waited in vain for {what}\n{self._logs()}"
-            await asyncio.sleep(_POLL_SECONDS)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_POLL_SECONDS)
 
     def spawn(self, **settings: Any) -> "WorkerProcess":
         """Start a worker in another process and return at once."""
