@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from app.embedded.process import unprivileged_account
+from app.embedded.process import find_unprivileged_account
 from tests.serving import free_port
 
 PROGRAM = shutil.which("pgbouncer", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
@@ -64,7 +64,7 @@ def run_pgbouncer(server_url: str, pool_size: int = 20, pool_mode: str = "transa
         )
     )
     (folder / "users.txt").write_text(f'"{parameters["user"]}" "{parameters.get("password") or ""}"\n')
-    account = unprivileged_account() if os.geteuid() == 0 else None
+    account = find_unprivileged_account() if os.geteuid() == 0 else None
     if account:
         for path in (folder, *folder.iterdir()):
             os.chown(path, account.uid, account.gid)

@@ -15,7 +15,7 @@ from app.core.errors import Conflict, DatabaseUnavailable, InvalidInput
 from app.database import open_async_connection
 from app.database.catalog import list_schema_differences
 from app.database.migrations import list_migration_revisions
-from app.embedded.binaries import find_client
+from app.embedded.binaries import find_postgres_client
 from app.services import backups
 from tests.cli.test_command_line import run
 from tests.conftest import Databases, as_superuser, migrate
@@ -35,7 +35,7 @@ exit 1
 
 
 def program(name: str) -> str:
-    return str(find_client(name) or shutil.which(name))
+    return str(find_postgres_client(name) or shutil.which(name))
 
 
 def shell(*command: str, text: bytes = b"") -> bytes:
@@ -208,7 +208,7 @@ def test_a_backup_that_fails_leaves_the_one_before(
 
 
 def test_a_missing_program_is_one_sentence(library_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backups, "find_client", lambda name: None)
+    monkeypatch.setattr(backups, "find_postgres_client", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DatabaseUnavailable, match=r"install the package postgresql-client-\d+, or "):
         backups.create_backup(Settings(database_url=library_url), tmp_path / "backup")

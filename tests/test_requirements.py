@@ -16,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from app.embedded.install import describe_failure, describe_progress
+from app.embedded.install import explain_pip_failure, summarize_pip_output
 
 _ROOT = Path(__file__).resolve().parents[1]
 _LOCKS = {
@@ -220,7 +220,7 @@ def test_a_package_without_a_wheel_is_named_in_a_sentence() -> None:
     said = ["ERROR: No matching distribution found for uvloop==0.23.0\n"]
     assert re.fullmatch(
         r"uvloop 0\.23\.0 has no wheel for Python 3\.\d+ on \S+ \S+ here\. Nothing was installed\.",
-        describe_failure(said),
+        explain_pip_failure(said),
     )
 
 
@@ -238,7 +238,7 @@ def test_an_installation_shows_each_package_once() -> None:
         "Installing collected packages: psycopg-binary, fastapi, segtok",
         "Successfully installed fastapi-0.165.0 psycopg-binary-3.3.9 segtok-1.5.11",
     ]
-    assert list(describe_progress(lines, "requirements.txt")) == [
+    assert list(summarize_pip_output(lines, "requirements.txt")) == [
         "  psycopg-binary 3.3.9",
         "  fastapi 0.165.0 (159 kB)",
         "  segtok 1.5.11 (25 kB)",

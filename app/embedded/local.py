@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -12,9 +13,9 @@ from app.core.config import Settings, get_settings
 from app.core.errors import ConfigurationError
 from app.core.private_files import prepare_data_folder
 from app.core.retrying import RetryPolicy, call_blocking_with_retries
-from app.embedded.data_folder import FolderTaken, ServerAddress
+from app.embedded.data_folder import FolderTaken, SharedServerAddress
 from app.embedded.postgres import EmbeddedPostgres
-from app.embedded.server import Server
+from app.embedded.server import EmbeddedServer
 from app.embedded.valkey import EmbeddedValkey
 
 DATABASE_NAME = "videomoments"
@@ -28,84 +29,82 @@ def uses_embedded_postgres(settings: Settings) -> bool:
     return "database_url" not in settings.model_fields_set and settings.database_sync_url is None
 
 
-def _only_alembics(settings: Settings) -> SecretStr | None:
+def _lone_sync_url(settings: Settings) -> SecretStr | None:
+    """Return DATABASE_SYNC_URL where DATABASE_URL is not set, else None."""
     return None if "database_url" in settings.model_fields_set else settings.database_sync_url
 
 
-def refuse_half_named(settings: Settings) -> None:
+def refuse_lone_sync_url(settings: Settings) -> None:
     """Raise `ConfigurationError` where migrations and the application would use different databases."""
-    if _only_alembics(settings):
+    if _lone_sync_url(settings):
         raise ConfigurationError("DATABASE_SYNC_URL is set and DATABASE_URL is not: set both")
 
 
 @contextmanager
-def local_servers(*, redis: bool, share: bool) -> Iterator[Settings]:
-    """Start or join the servers that the settings do not name; yield the settings with all addresses.
+def start_or_join_servers(*, redis: bool, share: bool) -> Iterator[Settings]:
+    """Start embedded servers for the block where the settings name none; yield the settings with all addresses.
 
-    Where none was named, the embedded server over its folder of `data_dir` is started for the block; with `share`, one
-    that another command runs, or is about to run, is used instead. A database that only DATABASE_SYNC_URL names is
-    DATABASE_URL too. Raises `EmbeddedError`.
+    With `share`, a server that another command runs, or is about to run, is used instead. A database that only
+    DATABASE_SYNC_URL names is DATABASE_URL too. Raises `EmbeddedError`.
     """
     settings = get_settings()
     wait = 0 if share else _WAIT_SECONDS
     uses_valkey = redis and "redis_url" not in settings.model_fields_set
     with ExitStack() as stack:
+        provide_server = partial(_join_or_start if share else _start_and_publish, stack)
         if uses_embedded_postgres(settings) or uses_valkey:
-            _close_to_others(stack, settings)
+            _make_data_folder_private(stack, settings)
         if uses_embedded_postgres(settings):
             postgres = EmbeddedPostgres(settings.data_dir / "postgres", wait_seconds=wait)
-            server_url = _enter(stack, postgres, share)
-            _set(stack, "DATABASE_URL", urlsplit(server_url)._replace(path=f"/{DATABASE_NAME}").geturl())
-        elif url := _only_alembics(settings):
-            _set(stack, "DATABASE_URL", url.get_secret_value())
+            server_url = provide_server(postgres)
+            _set_variable(stack, "DATABASE_URL", urlsplit(server_url)._replace(path=f"/{DATABASE_NAME}").geturl())
+        elif url := _lone_sync_url(settings):
+            _set_variable(stack, "DATABASE_URL", url.get_secret_value())
         if uses_valkey:
             valkey = EmbeddedValkey(settings.data_dir / "valkey", wait_seconds=wait)
-            _set(stack, "REDIS_URL", _enter(stack, valkey, share))
+            _set_variable(stack, "REDIS_URL", provide_server(valkey))
         get_settings.cache_clear()
         stack.callback(get_settings.cache_clear)
         yield get_settings()
 
 
-def _close_to_others(stack: ExitStack, settings: Settings) -> None:
-    """Make DATA_DIR private, and new files too unless STORAGE_URL is set."""
+def _make_data_folder_private(stack: ExitStack, settings: Settings) -> None:
     with suppress(OSError):  # where a server needs it, the server says so
         prepare_data_folder(settings)
     if settings.storage_url is None:
         stack.callback(os.umask, os.umask(0o077))
 
 
-def _enter(stack: ExitStack, server: Server, share: bool) -> str:
-    return _join_or_own(stack, server) if share else _own(stack, server, wait_for_guests=False)
-
-
-def _set(stack: ExitStack, variable: str, value: str) -> None:
+def _set_variable(stack: ExitStack, variable: str, value: str) -> None:
     os.environ[variable] = value
     stack.callback(os.environ.pop, variable, None)
 
 
-def _own(stack: ExitStack, server: Server, *, wait_for_guests: bool) -> str:
+def _start_and_publish(stack: ExitStack, server: EmbeddedServer, *, wait_for_guests: bool = False) -> str:
+    """Start the server until the stack closes, and return its URL, which other commands can find."""
     stack.enter_context(server)
-    stack.enter_context(ServerAddress(server.address_path).publish(server.url, wait_for_guests=wait_for_guests))
+    stack.enter_context(SharedServerAddress(server.address_path).publish(server.url, wait_for_guests=wait_for_guests))
     return server.url
 
 
-def _join_or_own(stack: ExitStack, server: Server) -> str:
-    """Use the server of another command, or start it; retry while another command is starting it."""
+def _join_or_start(stack: ExitStack, server: EmbeddedServer) -> str:
+    """Return the URL of the server that another command runs or is starting, or else start it."""
 
-    def join_or_own() -> str:
+    def join_or_start() -> str:
         try:
-            return _own(stack, server, wait_for_guests=True)
+            return _start_and_publish(stack, server, wait_for_guests=True)
         except FolderTaken:
-            if (url := _join(stack, server)) is None:
+            if (url := _join_running_server(stack, server)) is None:
                 raise
             return url
 
-    return call_blocking_with_retries(join_or_own, _JOIN_POLICY)
+    return call_blocking_with_retries(join_or_start, _JOIN_POLICY)
 
 
-def _join(stack: ExitStack, server: Server) -> str | None:
+def _join_running_server(stack: ExitStack, server: EmbeddedServer) -> str | None:
+    """Keep the server of another command running until the stack closes; return its URL, or None without one."""
     with ExitStack() as visit, suppress(OSError):
-        url = visit.enter_context(ServerAddress(server.address_path).join())
+        url = visit.enter_context(SharedServerAddress(server.address_path).join())
         if url is not None:
             server.connect(url).close()  # it may have died by itself
             stack.push(visit.pop_all())

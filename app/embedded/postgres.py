@@ -13,11 +13,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from app.core.private_files import open_private_file
 from app.embedded.binaries import POSTGRES
-from app.embedded.data_folder import EmbeddedError
-from app.embedded.process import account_for, end_process, is_root, last_log_lines, require_name
-from app.embedded.server import Server
+from app.embedded.data_folder import EmbeddedError, write_private_file
+from app.embedded.process import (
+    end_process,
+    is_root,
+    require_passwd_entry,
+    summarize_log_failure,
+)
+from app.embedded.server import EmbeddedServer
 
 ROLE = "videomoments"
 SUPERUSER = "postgres"  # of initdb, which only single-user mode becomes
@@ -102,7 +106,7 @@ _FIRST_OID = 16384  # FirstNormalObjectId: smaller ones are PostgreSQL's own
 _DATABASE_COLUMN = "videomoments_database"
 
 
-def host_based_access(password: str, *, superuser: bool) -> str:
+def make_pg_hba_conf(password: str, *, superuser: bool) -> str:
     """Return `pg_hba.conf`. It has the hash of the password, to detect a changed one."""
     who = "all" if superuser else ROLE
     return (
@@ -113,28 +117,28 @@ def host_based_access(password: str, *, superuser: bool) -> str:
     )
 
 
-def role_script(password: str, *, superuser: bool) -> str:
+def make_role_script(password: str, *, superuser: bool) -> str:
     """Return the SQL that creates the role, sets its password, gives it the databases and lists them."""
     return _ROLE_SCRIPT.format(
         role=ROLE,
         superuser=SUPERUSER,
         superuser_oid=_SUPERUSER_OID,
-        verifier=_scram_verifier(password),
-        superusers=f"'{_scram_verifier(password)}'" if superuser else "NULL",
+        verifier=_make_scram_verifier(password),
+        superusers=f"'{_make_scram_verifier(password)}'" if superuser else "NULL",
         column=_DATABASE_COLUMN,
     )
 
 
-def objects_script() -> str:
+def make_ownership_script() -> str:
     return _OBJECTS_SCRIPT.format(role=ROLE, superuser_oid=_SUPERUSER_OID, first_oid=_FIRST_OID)
 
 
-def list_databases(output: Iterable[str]) -> list[str]:
+def parse_database_names(output: Iterable[str]) -> list[str]:
     found = (line.partition(f"{_DATABASE_COLUMN} = ")[2].split('"') for line in output)
     return [bytes.fromhex(words[1]).decode() for words in found if len(words) > 1]
 
 
-def _scram_verifier(password: str) -> str:
+def _make_scram_verifier(password: str) -> str:
     """Return the SCRAM verifier of a password (RFC 5803), so that no log shows the password."""
     salt = secrets.token_bytes(_SCRAM_SALT_BYTES)
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, _SCRAM_ITERATIONS)
@@ -152,7 +156,7 @@ _PORT_OF_SOCKETS = 5432  # part of their name
 _SINGLE_USER = ("--single", "-j", "-c", "exit_on_error=on")
 
 
-class EmbeddedPostgres(Server):
+class EmbeddedPostgres(EmbeddedServer):
     """A PostgreSQL server with one role that may connect, which is no superuser; `settings` are options as of `-c`.
 
     With `superuser` every role may connect that has a password, and `superuser_url` is there: for tests.
@@ -181,12 +185,12 @@ class EmbeddedPostgres(Server):
 
     @property
     def superuser_url(self) -> str:
-        return self._url(SUPERUSER, "postgres")
+        return self._make_url(SUPERUSER, "postgres")
 
     def database_url(self, name: str) -> str:
-        return self._url(ROLE, name)
+        return self._make_url(ROLE, name)
 
-    def _url(self, user: str, name: str) -> str:
+    def _make_url(self, user: str, name: str) -> str:
         port = self.port  # or the server is not started
         place = f"127.0.0.1:{port}" if self.socket_path is None else ""
         socket = "" if self.socket_path is None else f"?host={quote(str(self.data_dir), safe='')}"
@@ -197,7 +201,7 @@ class EmbeddedPostgres(Server):
         # that one ends at once and recovers at its next start.
         return signal.SIGINT, signal.SIGQUIT
 
-    def _command(self, program: Path, port: int) -> list[str]:
+    def _make_command(self, program: Path, port: int) -> list[str]:
         settings = {
             **self._settings,
             "listen_addresses": "127.0.0.1" if self.socket_path is None else "",
@@ -209,19 +213,19 @@ class EmbeddedPostgres(Server):
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [str(program), "-D", self._as_seen_by_server(self.data_dir), *options]
 
-    def _is_ready(self, pid: int, port: int) -> bool:
-        words = _read_pid_file(self.data_dir)
+    def _is_ready(self, pid: int) -> bool:
+        words = _read_pid_file_lines(self.data_dir)
         return words[:1] == [str(pid)] and words[7:8] == ["ready"]
 
     def _prepare_folder(self, program: Path) -> None:
         if not (self.data_dir / self.marker).exists():
             self._create_database_folder(program.with_name("initdb"))
-        self._check_version(program)
+        self._refuse_other_version(program)
         self._remove_stale_pid_file()
-        if not self._is_restricted(self.data_dir):
-            for name in self._make_role(program, self.data_dir):
-                self._run_single_user(program, self.data_dir, name, objects_script())
-            self._write_access(self.data_dir)
+        if not self._has_current_access_file(self.data_dir):
+            for name in self._create_role_and_list_databases(program, self.data_dir):
+                self._run_script_in_single_user_mode(program, self.data_dir, name, make_ownership_script())
+            self._write_access_file(self.data_dir)
 
     def _create_database_folder(self, initdb: Path) -> None:
         """Run initdb in a sibling folder, so that an interrupted one never looks like a database."""
@@ -230,65 +234,57 @@ class EmbeddedPostgres(Server):
             shutil.rmtree(scratch)
         scratch.mkdir(mode=0o700)
         try:
-            self._initdb(initdb, scratch)
-            self._make_role(initdb.with_name("postgres"), scratch)
-            self._write_access(scratch)
+            self._run_initdb(initdb, scratch)
+            self._create_role_and_list_databases(initdb.with_name("postgres"), scratch)
+            self._write_access_file(scratch)
             scratch.rename(self.data_dir)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         _sync_folder(self.data_dir.parent)
 
-    def _initdb(self, initdb: Path, folder: Path) -> None:
+    def _run_initdb(self, initdb: Path, folder: Path) -> None:
         durability = ["--no-sync"] if self._settings.get("fsync") == "off" else []
-        require_name()
+        require_passwd_entry()
         command = [str(initdb), "-D", self._as_seen_by_server(folder), *_INITDB, *durability]
-        self._run("initdb", command, folder)
+        self._run_to_end("initdb", command, folder)
 
-    def _is_restricted(self, folder: Path) -> bool:
+    def _has_current_access_file(self, folder: Path) -> bool:
         access = folder / _ACCESS_FILE
-        return access.is_file() and access.read_text("utf-8", "replace") == self._access()
+        return access.is_file() and access.read_text("utf-8", "replace") == self._make_access_file()
 
-    def _access(self) -> str:
-        return host_based_access(self._password, superuser=self._superuser)
+    def _make_access_file(self) -> str:
+        return make_pg_hba_conf(self._password, superuser=self._superuser)
 
-    def _make_role(self, program: Path, folder: Path) -> list[str]:
-        script = role_script(self._password, superuser=self._superuser)
-        self._run_single_user(program, folder, "postgres", script)
-        return list_databases(self.log_path.read_text("utf-8", "replace").splitlines())
+    def _create_role_and_list_databases(self, program: Path, folder: Path) -> list[str]:
+        script = make_role_script(self._password, superuser=self._superuser)
+        self._run_script_in_single_user_mode(program, folder, "postgres", script)
+        return parse_database_names(self.log_path.read_text("utf-8", "replace").splitlines())
 
-    def _run_single_user(self, program: Path, folder: Path, database: str, script: str) -> None:
-        """Run a repeatable SQL script as the superuser, in single-user mode."""
+    def _run_script_in_single_user_mode(self, program: Path, folder: Path, database: str, script: str) -> None:
         durability = ["-F"] if self._settings.get("fsync") == "off" else []
         command = [str(program), *_SINGLE_USER, *durability, "-D", self._as_seen_by_server(folder), database]
-        self._run("PostgreSQL in single-user mode", command, folder, script)
+        self._run_to_end("PostgreSQL in single-user mode", command, folder, script)
 
-    def _write_access(self, folder: Path) -> None:
-        """Write `pg_hba.conf` atomically and last: it marks the role as complete."""
-        owner, draft = folder.stat(), folder / f"{_ACCESS_FILE}.draft"
-        draft.unlink(missing_ok=True)
-        with open(draft, "x", encoding="utf-8", opener=open_private_file) as file:
-            file.write(self._access())
-            if is_root():
-                os.chown(file.fileno(), owner.st_uid, owner.st_gid)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(folder / _ACCESS_FILE)
+    def _write_access_file(self, folder: Path) -> None:
+        """Write `pg_hba.conf` last: it marks the role as complete."""
+        write_private_file(folder / _ACCESS_FILE, self._make_access_file())
         _sync_folder(folder)
 
-    def _run(self, what: str, command: Sequence[str], folder: Path, text: str = "") -> None:
-        process = self._launch(command, folder, account_for(folder), text)
+    def _run_to_end(self, name: str, command: Sequence[str], folder: Path, text: str = "") -> None:
+        process = self._launch_process(command, folder, text)
         try:
             status = process.wait()
         finally:
             end_process(process, (), 0)
         if status != 0:
-            raise EmbeddedError(f"{what} failed: {last_log_lines(self.log_path)} (more in {self.log_path}).")
+            cause = summarize_log_failure(self.log_path)
+            raise EmbeddedError(f"{name} failed: {cause} (more in {self.log_path}).")
 
     def _as_seen_by_server(self, folder: Path) -> str:
         """Return the path for the server: as another user it may not reach the real path of its working folder."""
         return "/proc/self/cwd" if is_root() and sys.platform == "linux" else str(folder)
 
-    def _check_version(self, program: Path) -> None:
+    def _refuse_other_version(self, program: Path) -> None:
         made_by = (self.data_dir / self.marker).read_text("utf-8").strip()
         shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)  # noqa: S603  ours
         ours = shown.stdout.split()[-1].split(".")[0]
@@ -300,8 +296,8 @@ class EmbeddedPostgres(Server):
 
     def _remove_stale_pid_file(self) -> None:
         """Remove a pid file of a dead server: PostgreSQL would accept any live process of that number."""
-        number = _read_pid_file(self.data_dir)[:1]
-        if number and _runs_in(number[0], self.data_dir):
+        number = _read_pid_file_lines(self.data_dir)[:1]
+        if number and _is_running_in_folder(number[0], self.data_dir):
             raise EmbeddedError(
                 f"{self.data_dir} is in use by process {number[0]}, a PostgreSQL started by other means."
             )
@@ -309,15 +305,14 @@ class EmbeddedPostgres(Server):
             (self.data_dir / name).unlink(missing_ok=True)
 
 
-def _read_pid_file(data_dir: Path) -> list[str]:
-    """Return the lines of `postmaster.pid`: the first is the pid, the eighth the status."""
+def _read_pid_file_lines(data_dir: Path) -> list[str]:
     try:
         return [line.strip() for line in (data_dir / "postmaster.pid").read_text(errors="replace").splitlines()]
     except FileNotFoundError:
         return []
 
 
-def _runs_in(pid: str, folder: Path) -> bool:
+def _is_running_in_folder(pid: str, folder: Path) -> bool:
     try:
         return os.path.samefile(f"/proc/{pid}/cwd", folder)
     except OSError:

@@ -29,8 +29,7 @@ def is_root() -> bool:
     return os.geteuid() == 0
 
 
-def unprivileged_account() -> ServerAccount:
-    """Return the account for a new folder; initdb needs one with a passwd entry."""
+def find_unprivileged_account() -> ServerAccount:
     try:
         entry = pwd.getpwnam("nobody")
     except KeyError:
@@ -41,8 +40,7 @@ def unprivileged_account() -> ServerAccount:
     return ServerAccount(entry.pw_uid, entry.pw_gid)
 
 
-def require_own(folder: Path) -> None:
-    """Raise `EmbeddedError` for a folder of another user, unless this is root."""
+def require_own_folder(folder: Path) -> None:
     owner = folder.stat().st_uid
     if owner != os.geteuid() and not is_root():
         raise EmbeddedError(
@@ -51,7 +49,7 @@ def require_own(folder: Path) -> None:
         )
 
 
-def require_name() -> None:
+def require_passwd_entry() -> None:
     """Raise `EmbeddedError` for a user without a passwd entry, which initdb needs."""
     try:
         pwd.getpwuid(os.geteuid())
@@ -62,15 +60,15 @@ def require_name() -> None:
         ) from None
 
 
-def account_for(folder: Path) -> ServerAccount | None:
+def choose_server_account(folder: Path) -> ServerAccount | None:
     """Return the account that runs the server, None for the current user. Root gives away a folder of its own."""
     if not is_root():
         return None
     owner = folder.stat()
     if owner.st_uid != 0:
         return ServerAccount(owner.st_uid, owner.st_gid)
-    _change_folder_owner(folder, unprivileged_account())
-    return unprivileged_account()
+    _change_folder_owner(folder, find_unprivileged_account())
+    return find_unprivileged_account()
 
 
 def _change_folder_owner(folder: Path, account: ServerAccount) -> None:
@@ -84,7 +82,7 @@ _STAMP = re.compile(r"^\d{4}-\S+ \S+ \S+ \[\d+\] |^\d+:[A-Z] .{20,30}? [#*.-] ")
 _FAILURE_LINE = re.compile(r"FATAL:|PANIC:|DETAIL:|error:|^\d+:[A-Z] .{20,30}? # ")
 
 
-def launch_process(
+def launch_server_process(
     command: Sequence[str],
     *,
     folder: Path,
@@ -96,7 +94,7 @@ def launch_process(
 ) -> subprocess.Popen[bytes]:
     """Run `command` as `account`, with `text` as its input. It holds `lock`, and on Linux dies with this thread.
 
-    In a session of its own: Ctrl-C in the terminal reaches the parent alone, who decides what stops first.
+    It has a session of its own: Ctrl-C in the terminal reaches the parent alone, which decides what stops first.
     """
     who = f"{account.uid}:{account.gid}" if account else ""
     launcher = [sys.executable, "-I", "-S", _LAUNCHER, str(os.getpid()), str(int(death_signal)), who]
@@ -130,7 +128,8 @@ def end_process(process: subprocess.Popen[bytes], signals: Sequence[signal.Signa
         process.wait()
 
 
-def last_log_lines(log: Path) -> str:
+def summarize_log_failure(log: Path) -> str:
+    """Return the last two lines of a server's log, of those about failures if there are any."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     failure_lines = [line for line in lines if _FAILURE_LINE.search(line)] or lines
     return "; ".join(_STAMP.sub("", line) for line in failure_lines[-2:]) or "its log is empty"

@@ -9,24 +9,23 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import ClassVar, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tenacity import stop_after_attempt, wait_none
 
 from app.core.retrying import RetryPolicy, call_blocking_with_retries
-from app.embedded.binaries import Wheel, find_program, readable_program
-from app.embedded.data_folder import EmbeddedError, FolderLock, PortTaken, read_or_create_password
+from app.embedded.binaries import ServerWheel, find_readable_program, find_server_program
+from app.embedded.data_folder import DataFolderLock, EmbeddedError, PortTaken, read_or_create_password
 from app.embedded.process import (
-    ServerAccount,
-    account_for,
+    choose_server_account,
     end_process,
     is_root,
-    last_log_lines,
-    launch_process,
-    require_own,
+    launch_server_process,
+    require_own_folder,
+    summarize_log_failure,
 )
 
 _POLL_SECONDS = 0.01
@@ -35,17 +34,15 @@ _CONNECT_SECONDS = 1.0
 _LONGEST_SOCKET_PATH = 103  # bytes, on macOS; Linux has 107
 
 
-class Server(ABC):
-    """A server over one data folder, with `<folder>.lock`, `<folder>.log` and `<folder>.password` beside it.
+class EmbeddedServer(ABC):
+    """A PostgreSQL or Valkey over one data folder, on a Unix socket in it that is closed to other users.
 
-    It listens on a Unix socket in its folder, which is closed to other users. With a `port`, and where there can be no
-    such socket, it listens on 127.0.0.1 instead. Either way it asks for a password, which `url` has.
-    `address_path` is where its owner may write its URL for others; a start removes what a killed owner left there.
-    `wait_seconds` is how long a start waits for another server of the folder to end.
-    Start from the main thread: Linux stops the server when the thread that started it ends.
+    With a `port`, and where there can be no such socket, it listens on 127.0.0.1 instead; `url` has its password.
+    `address_path` is where its owner may write its URL for other commands. `wait_seconds` is how long a start waits for
+    another server of the folder to end. Start from the main thread: Linux stops the server when its thread ends.
     """
 
-    wheel: ClassVar[Wheel]
+    wheel: ClassVar[ServerWheel]
     marker: ClassVar[str]  # what a folder with data of this server has in it
     socket_name: ClassVar[str]
     grace_seconds: ClassVar[float] = 15.0
@@ -58,9 +55,9 @@ class Server(ABC):
         self._password_path = self.data_dir.with_name(self.data_dir.name + ".password")
         self._password = ""
         self._wanted_port = port
-        self.socket_path = None if port is not None else _socket_path(self.data_dir / self.socket_name)
+        self.socket_path = None if port is not None else _usable_socket_path(self.data_dir / self.socket_name)
         self._wait_seconds = wait_seconds
-        self._lock: FolderLock | None = None
+        self._lock: DataFolderLock | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
 
@@ -76,8 +73,7 @@ class Server(ABC):
 
     @property
     def port(self) -> int:
-        if self._process is None:
-            raise EmbeddedError(f"The embedded {self.wheel.server} is not started.")
+        _ = self.pid  # raises before the start
         return self._port
 
     def connect(self, url: str) -> socket.socket:
@@ -97,6 +93,7 @@ class Server(ABC):
         return connection
 
     def start(self) -> Self:
+        """Start the server and wait until it is ready. Raises `EmbeddedError`."""
         if self._lock is not None:
             raise EmbeddedError(f"The embedded {self.wheel.server} is started already.")
         if threading.current_thread() is not threading.main_thread():
@@ -104,7 +101,7 @@ class Server(ABC):
                 f"Start the embedded {self.wheel.server} from the main thread: it ends with its thread."
             )
         try:
-            self._start()
+            self._lock_folder_and_serve()
         except OSError as error:
             self.stop()
             raise EmbeddedError(f"{self.wheel.server} cannot start in {self.data_dir}: {error}.") from error
@@ -127,9 +124,7 @@ class Server(ABC):
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     @abstractmethod
@@ -137,62 +132,63 @@ class Server(ABC):
         """Return the signals to stop with, gentlest first; the last is also sent when the parent dies."""
 
     @abstractmethod
-    def _prepare_folder(self, program: Path) -> None: ...
+    def _prepare_folder(self, program: Path) -> None:
+        """Create the data folder where it is missing, and check it."""
 
     @abstractmethod
-    def _command(self, program: Path, port: int) -> list[str]:
-        """Return the command; `port` is 0 for the socket in the working folder."""
+    def _make_command(self, program: Path, port: int) -> list[str]:
+        """Return the command that starts the server; `port` is 0 for the socket in the working folder."""
 
     @abstractmethod
-    def _is_ready(self, pid: int, port: int) -> bool: ...
+    def _is_ready(self, pid: int) -> bool:
+        """Return whether the server with this process id takes connections."""
 
-    def _input(self) -> str:
+    def _make_standard_input(self) -> str:
         """Return the standard input of the server: secrets go there, not on its visible command line."""
         return ""
 
-    def _start(self) -> None:
-        program = find_program(self.wheel)
+    def _lock_folder_and_serve(self) -> None:
+        program = find_server_program(self.wheel)
         if is_root():
-            program = readable_program(self.wheel, program)
+            program = find_readable_program(self.wheel, program)
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = FolderLock.acquire(self.data_dir, self._wait_seconds)
+        self._lock = DataFolderLock.acquire(self.data_dir, self._wait_seconds)
         self.address_path.unlink(missing_ok=True)  # of a server that was killed
         if self.data_dir.exists():
-            self._check_folder()
+            self._refuse_foreign_folder()
         self._password = read_or_create_password(self._password_path)
         self._prepare_folder(program)
         if self.socket_path is not None and not _can_have_socket(self.socket_path):
             self.socket_path = None
         if self.socket_path is None:
-            self._serve_on_a_port(program)
+            self._launch_on_free_or_wanted_port(program)
         else:
-            self._serve(program, 0)
-        self._lock.write(f"process {os.getpid()}, its server is process {self.pid}")
+            self._launch_and_wait(program, 0)
+        self._lock.write_holder(f"process {os.getpid()}, its server is process {self.pid}")
 
-    def _check_folder(self) -> None:
+    def _refuse_foreign_folder(self) -> None:
         """Refuse a folder with other content before root changes its owner."""
-        require_own(self.data_dir)
+        require_own_folder(self.data_dir)
         if any(self.data_dir.iterdir()) and not (self.data_dir / self.marker).exists():
             raise EmbeddedError(f"{self.data_dir} is not empty and holds no {self.wheel.server} data: move it away.")
 
-    def _serve_on_a_port(self, program: Path) -> None:
+    def _launch_on_free_or_wanted_port(self, program: Path) -> None:
         policy = RetryPolicy(PortTaken, wait_none(), stop_after_attempt(1 if self._wanted_port else _PORT_ATTEMPTS))
-        call_blocking_with_retries(lambda: self._serve(program, self._wanted_port or _free_port()), policy)
+        launch = partial(self._launch_and_wait, program)
+        call_blocking_with_retries(lambda: launch(self._wanted_port or _find_free_port()), policy)
 
-    def _serve(self, program: Path, port: int) -> None:
+    def _launch_and_wait(self, program: Path, port: int) -> None:
         self._port = port
-        command = self._command(program, port)
-        self._process = self._launch(command, self.data_dir, account_for(self.data_dir), self._input())
+        command = self._make_command(program, port)
+        self._process = self._launch_process(command, self.data_dir, self._make_standard_input())
         self._wait_until_ready(self._process)
 
-    def _launch(
-        self, command: Sequence[str], folder: Path, account: ServerAccount | None, text: str = ""
-    ) -> subprocess.Popen[bytes]:
+    def _launch_process(self, command: Sequence[str], folder: Path, text: str = "") -> subprocess.Popen[bytes]:
         assert self._lock is not None  # noqa: S101  nothing is launched before it
-        return launch_process(
+        return launch_server_process(
             command,
             folder=folder,
-            account=account,
+            account=choose_server_account(folder),
             log=self.log_path,
             lock=self._lock.descriptor,
             death_signal=self._stop_signals()[-1],
@@ -201,20 +197,21 @@ class Server(ABC):
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + self.ready_seconds
-        while not self._is_ready(process.pid, self._port):
+        while not self._is_ready(process.pid):
             if process.poll() is not None:
-                raise self._failure("did not start")
+                raise self._make_failure_error("did not start")
             if time.monotonic() > deadline:
-                raise self._failure(f"was not ready after {self.ready_seconds:.0f} s")
+                raise self._make_failure_error(f"was not ready after {self.ready_seconds:.0f} s")
             time.sleep(_POLL_SECONDS)
 
-    def _failure(self, what: str) -> EmbeddedError:
+    def _make_failure_error(self, problem: str) -> EmbeddedError:
         if "Address already in use" in self.log_path.read_text(errors="replace"):
             return PortTaken(f"{self.wheel.server} did not start: port {self._port} is taken by another process.")
-        return EmbeddedError(f"{self.wheel.server} {what}: {last_log_lines(self.log_path)} (more in {self.log_path}).")
+        cause = summarize_log_failure(self.log_path)
+        return EmbeddedError(f"{self.wheel.server} {problem}: {cause} (more in {self.log_path}).")
 
 
-def _socket_path(path: Path) -> Path | None:
+def _usable_socket_path(path: Path) -> Path | None:
     """Return the path, or None where it is too long for a socket or impossible in a URL."""
     try:
         size = len(str(path).encode())
@@ -236,7 +233,7 @@ def _can_have_socket(path: Path) -> bool:
     return True
 
 
-def _free_port() -> int:
+def _find_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

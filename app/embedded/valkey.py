@@ -11,13 +11,13 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from app.embedded.binaries import VALKEY
-from app.embedded.server import Server
+from app.embedded.server import EmbeddedServer
 
 # Of the dangerous ones, those that read no other process's data, lead nowhere else and leave no file.
 _PLAIN_COMMANDS = "+@all -@dangerous -@admin +info +keys +flushdb +client|pause +client|unpause"
 
 
-class EmbeddedValkey(Server):
+class EmbeddedValkey(EmbeddedServer):
     """A Valkey server that asks for a password; a write is on disk within a second.
 
     The user of `url` may run no command that administers the server, unless `is_admin`.
@@ -46,10 +46,10 @@ class EmbeddedValkey(Server):
     def _prepare_folder(self, program: Path) -> None:
         self.data_dir.mkdir(mode=0o700, exist_ok=True)
 
-    def _command(self, program: Path, port: int) -> list[str]:
+    def _make_command(self, program: Path, port: int) -> list[str]:
         return [str(program), "-"]
 
-    def _input(self) -> str:
+    def _make_standard_input(self) -> str:
         """Return the configuration; without `dir` it uses its working folder, whatever the rights above it."""
         digest = hashlib.sha256(self._password.encode()).hexdigest()
         place = f"unixsocket {self.socket_name}\nunixsocketperm 700\n" if self.socket_path is not None else ""
@@ -59,7 +59,7 @@ class EmbeddedValkey(Server):
             f"user default reset on #{digest} ~* &* {self._commands}\n"
         )
 
-    def _is_ready(self, pid: int, port: int) -> bool:
+    def _is_ready(self, pid: int) -> bool:
         try:
             with redis.Redis.from_url(self.url, socket_timeout=0.5, retry=Retry(NoBackoff(), 0)) as client:
                 info = client.info("server", "persistence")

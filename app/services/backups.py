@@ -23,7 +23,7 @@ from app.database.migrations import (
     open_blocking_connection,
     read_database_revision,
 )
-from app.embedded.binaries import find_client
+from app.embedded.binaries import find_postgres_client
 
 Process = subprocess.Popen[bytes]
 
@@ -162,7 +162,7 @@ def _find_pg_restore_that_reads(backup_file: Path) -> _PostgresClient:
 
 def _list_installed_client_programs(program_name: str) -> Iterator[_PostgresClient]:
     installed = shutil.which(program_name)
-    for path in filter(None, (Path(installed) if installed else None, find_client(program_name))):
+    for path in filter(None, (Path(installed) if installed else None, find_postgres_client(program_name))):
         version = subprocess.run([path, "--version"], capture_output=True, text=True)  # noqa: S603  found above
         if major := re.search(r"\) (\d+)", version.stdout):
             yield _PostgresClient(path, int(major[1]))

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 from app.core.errors import StorageUnavailable
 from app.core.thread_pool import ThreadPool
@@ -60,9 +59,7 @@ class IncomingFile:
     async def check_free_space(self, needed_bytes: int) -> None:
         await self._workers.run(check_free_space, self._folder.path, needed_bytes, "the video")
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self._workers.run_shielded(self._close_and_remove)
 
     def _open_file(self) -> None:

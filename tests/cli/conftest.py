@@ -18,7 +18,7 @@ def run_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Runs a command on the servers of some settings, and raises what it fails with."""
 
     def run(settings: Settings, *arguments: str) -> int:
-        monkeypatch.setattr(local, "local_servers", lambda **_: nullcontext(settings))
+        monkeypatch.setattr(local, "start_or_join_servers", lambda **_: nullcontext(settings))
         return run_command(list(arguments))
 
     return run

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from app.embedded import EmbeddedError, EmbeddedPostgres
-from app.embedded.binaries import POSTGRES, find_program
+from app.embedded.binaries import POSTGRES, find_server_program
 from tests.serving import free_port
 
 from .servers import QUICK, is_alive, kill_server, linux_only, query, read, spawn_parent, within, write
@@ -184,5 +184,5 @@ def test_ending_the_parent_politely_takes_the_server_along(tmp_path: Path) -> No
 
 
 def test_the_wheel_has_the_version_that_is_pinned() -> None:
-    shown = subprocess.run([find_program(POSTGRES), "--version"], capture_output=True, text=True, check=True)
+    shown = subprocess.run([find_server_program(POSTGRES), "--version"], capture_output=True, text=True, check=True)
     assert shown.stdout.startswith("postgres (PostgreSQL) 18.")

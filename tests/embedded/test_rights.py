@@ -16,8 +16,8 @@ from app.core.config import Settings, get_settings
 from app.database.catalog import list_schema_differences
 from app.database.migrations import create_database
 from app.embedded import EmbeddedPostgres, EmbeddedValkey
-from app.embedded.binaries import POSTGRES, find_program
-from app.embedded.process import account_for, launch_process
+from app.embedded.binaries import POSTGRES, find_server_program
+from app.embedded.process import choose_server_account, launch_server_process
 from tests.conftest import migrate
 from tests.serving import free_port
 
@@ -71,15 +71,15 @@ for path in sys.argv[1:]:
 
 def make_old_folder(folder: Path) -> None:
     """A folder as versions before this one made it: everybody on the machine is the superuser."""
-    initdb = find_program(POSTGRES).with_name("initdb")
+    initdb = find_server_program(POSTGRES).with_name("initdb")
     folder.mkdir(mode=0o700)
     place = "/proc/self/cwd" if sys.platform == "linux" else str(folder)
     command = [str(initdb), "-D", place, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"]
     with (folder.with_name("lock")).open("wb") as lock:
-        process = launch_process(
+        process = launch_server_process(
             command,
             folder=folder,
-            account=account_for(folder),
+            account=choose_server_account(folder),
             log=folder.with_name("initdb.log"),
             lock=lock.fileno(),
             death_signal=signal.SIGKILL,
@@ -93,7 +93,7 @@ def old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "postgres"
     make_old_folder(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(EmbeddedPostgres, "_is_restricted", lambda *_: True)
+        patch.setattr(EmbeddedPostgres, "_has_current_access_file", lambda *_: True)
         with EmbeddedPostgres(folder, free_port(), QUICK) as old:
             place = f"postgresql://postgres@127.0.0.1:{old.port}"
             create_database(Settings(database_url=f"{place}/videomoments"))
@@ -130,13 +130,13 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from app.embedded import EmbeddedPostgres
-calls, run = [], EmbeddedPostgres._run
+calls, run = [], EmbeddedPostgres._run_to_end
 def run_and_die(self, *arguments):
     run(self, *arguments)
     calls.append(arguments)
     if len(calls) == int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
-EmbeddedPostgres._run = run_and_die
+EmbeddedPostgres._run_to_end = run_and_die
 EmbeddedPostgres(Path(sys.argv[1])).start()
 """
 

@@ -38,7 +38,7 @@ from .servers import (
 )
 
 
-def make_server(kind: str, folder: Path, port: int | None = None, wait_seconds: float = 60.0) -> server.Server:
+def make_server(kind: str, folder: Path, port: int | None = None, wait_seconds: float = 60.0) -> server.EmbeddedServer:
     if kind == "postgres":
         return EmbeddedPostgres(folder, port, QUICK, wait_seconds=wait_seconds)
     return EmbeddedValkey(folder, port, wait_seconds=wait_seconds)
@@ -171,7 +171,7 @@ def test_killing_the_server_loses_nothing(kind: str, tmp_path: Path) -> None:
 @each_kind
 def test_another_process_on_the_port_is_not_mistaken_for_the_server(kind: str, tmp_path: Path) -> None:
     with (
-        make_server(kind, tmp_path / "one", server._free_port()) as other,
+        make_server(kind, tmp_path / "one", server._find_free_port()) as other,
         pytest.raises(EmbeddedError, match=f"port {other.port} is taken"),
     ):
         make_server(kind, tmp_path / "two", other.port).start()
@@ -181,9 +181,9 @@ def test_another_process_on_the_port_is_not_mistaken_for_the_server(kind: str, t
 def test_a_free_port_that_was_taken_meanwhile_is_tried_again(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = server._free_port()
+    free = server._find_free_port()
     with taken_port() as taken:
-        monkeypatch.setattr(server, "_free_port", iter([taken, free]).__next__)
+        monkeypatch.setattr(server, "_find_free_port", iter([taken, free]).__next__)
         with make_server(kind, tmp_path / "a,b") as running:
             assert running.port == free
             write(running.url)
@@ -210,7 +210,7 @@ def refuse_unix_sockets(bind: Callable[[socket.socket, Any], None]) -> Callable[
 
 @each_kind
 def test_a_port_that_is_set_is_the_one_served(kind: str, tmp_path: Path) -> None:
-    port = server._free_port()
+    port = server._find_free_port()
     with make_server(kind, tmp_path / "data", port) as running:
         assert running.port == port
         assert f"@127.0.0.1:{port}/" in running.url
@@ -244,7 +244,7 @@ def test_ctrl_c_in_the_terminal_does_not_reach_the_server(kind: str, tmp_path: P
 
 @each_kind
 def test_a_server_that_does_not_obey_is_killed(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server.Server, "grace_seconds", 0.1)
+    monkeypatch.setattr(server.EmbeddedServer, "grace_seconds", 0.1)
     running = make_server(kind, tmp_path / "data").start()
     pid = running.pid
     os.kill(pid, signal.SIGSTOP)
@@ -257,7 +257,7 @@ def test_a_server_that_is_never_ready_is_stopped_and_the_folder_is_free(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(server.Server, "ready_seconds", 0.0)
+        patch.setattr(server.EmbeddedServer, "ready_seconds", 0.0)
         patch.setattr(KINDS[kind], "_is_ready", lambda *_: False)
         with pytest.raises(EmbeddedError, match="was not ready after 0 s"):
             make_server(kind, tmp_path / "data").start()
@@ -412,7 +412,7 @@ def test_root_without_a_user_nobody_is_one_sentence(kind: str, tmp_path: Path, m
 @root_only
 @linux_only
 @pytest.mark.skipif(
-    not all(binaries._open_to_others(path) for path in (ROOT, Path(sys.executable).resolve())),
+    not all(binaries._is_executable_by_others(path) for path in (ROOT, Path(sys.executable).resolve())),
     reason="an ordinary user cannot reach the checkout or the interpreter",
 )
 def test_an_ordinary_user_runs_the_server_and_loses_nothing(kind: str, open_folder: Path) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from app.core.config import get_settings
-from app.embedded.local import local_servers
+from app.embedded.local import start_or_join_servers
 from tests.retries import remove_waits
 
 from .servers import ROOT, linux_only, query
@@ -21,8 +21,8 @@ from .servers import ROOT, linux_only, query
 # A command that prints the URL of its database, and ends when its input does.
 _COMMAND = """
 import sys
-from app.embedded.local import local_servers
-with local_servers(redis=False, share=True) as settings:
+from app.embedded.local import start_or_join_servers
+with start_or_join_servers(redis=False, share=True) as settings:
     print(settings.database_url.get_secret_value(), flush=True)
     sys.stdin.read()
 """
@@ -71,7 +71,7 @@ def test_the_server_of_a_killed_command_is_not_joined_while_it_ends(folder: Path
         owner.kill()
         owner.wait()
         threading.Timer(0.5, os.kill, (server, signal.SIGCONT)).start()
-        with local_servers(redis=False, share=True) as settings:
+        with start_or_join_servers(redis=False, share=True) as settings:
             url = urlsplit(settings.database_url.get_secret_value())._replace(path="/postgres")
             assert query(url.geturl(), "select 1") == [(1,)]
 
@@ -87,7 +87,7 @@ def test_a_command_joins_an_owner_that_waits_for_others(folder: Path, monkeypatc
         with pytest.raises(subprocess.TimeoutExpired):
             owner.wait(0.5)
         remove_waits(monkeypatch, "app.embedded.local._JOIN_POLICY", calls=1)
-        with local_servers(redis=False, share=True) as settings:
+        with start_or_join_servers(redis=False, share=True) as settings:
             assert settings.database_url.get_secret_value() == first
             guest.communicate("")
             with pytest.raises(subprocess.TimeoutExpired):
