@@ -187,7 +187,9 @@ class StageExecution:
 
     async def _start_next_attempt(self, failed_call: FailedCall) -> None:
         run, reason = self.context.run, describe_stage_failure(failed_call.error, self._stage)
-        self.context.run = await self._write_claimed_run(lambda claimed: claimed.start_next_attempt(run, reason))
+        self.context.run = await self._write_with_outage_retries(
+            lambda claimed: claimed.start_next_attempt(run, reason)
+        )
         report_idle_time(failed_call.wait)
 
     async def _read_time_limit_seconds(self) -> float:
@@ -206,7 +208,7 @@ class StageExecution:
 
     async def _save_stage_record(self, record: StageRecord) -> None:
         self.records[self._stage] = record
-        await self._write_claimed_run(lambda claimed: claimed.save_stage_record(self.context.run, record))
+        await self._write_with_outage_retries(lambda claimed: claimed.save_stage_record(self.context.run, record))
 
     async def _wait_for_stage_or_stop(self, stage_task: asyncio.Task[StageRecord]) -> None:
         stopped = asyncio.create_task(self._stopped.wait())
@@ -264,7 +266,9 @@ class StageExecution:
             return await self._end_run(make_run_outcome_from_stages(self.records), record)
         self.is_ending = True
         keep = _continues_on_same_worker(self._stage, stage) and not self.is_last
-        if not await self._write_claimed_run(lambda claimed: claimed.advance_run(run, record, stage, keep_claim=keep)):
+        if not await self._write_with_outage_retries(
+            lambda claimed: claimed.advance_run(run, record, stage, keep_claim=keep)
+        ):
             return await self._end_run(RunOutcome(RunStatus.CANCELLED), record)
         self._log_end_of_stage(record)
         if keep:
@@ -313,7 +317,7 @@ class StageExecution:
         except (psycopg.Error, VideoMomentsError, TimeoutError) as error:
             _log.warning("Run %s is not released, it waits until its heartbeat is missed: %s", run.identifier, error)
 
-    async def _write_claimed_run(self, write: Callable[[ClaimedRunRepository], Awaitable[T]]) -> T:
+    async def _write_with_outage_retries(self, write: Callable[[ClaimedRunRepository], Awaitable[T]]) -> T:
         async def connect_and_write() -> T:
             async with self.context.database.connect() as conn:
                 return await write(ClaimedRunRepository(conn))

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,7 @@ class _MomentChanged(StageFailed):
 
 @dataclass(slots=True)
 class _ClipUploadProgress:
-    """How many clips and bytes of a run were stored so far."""
+    """How many clips and bytes of a run were stored so far; the names are those of the reported counters."""
 
     total_clips: int
     total_bytes: int
@@ -42,13 +42,7 @@ class _ClipUploadProgress:
 
     def report_to(self, context: RunContext) -> None:
         percentage = 100 * self.bytes_uploaded // self.total_bytes if self.total_bytes else 0
-        context.report_progress(
-            current_clip=self.current_clip,
-            total_clips=self.total_clips,
-            bytes_uploaded=self.bytes_uploaded,
-            total_bytes=self.total_bytes,
-            percentage=percentage,
-        )
+        context.report_progress(**asdict(self), percentage=percentage)
 
 
 async def skip_reason(context: RunContext) -> str | None:
