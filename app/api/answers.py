@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from inspect import cleandoc
 from typing import Annotated, Any, Protocol, TypeVar, dataclass_transform
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import orjson
 from fastapi import Query, Request
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import MultiDict
 from starlette.responses import Response
 
 from app.core.validation import InputNumber
@@ -87,5 +88,6 @@ def page_answer(request: Request, limit: int, rows: Sequence[_RowWithId], items:
 
 
 def next_page_header(request: Request, cursor: int | str) -> dict[str, str]:
-    page = request.url.include_query_params(cursor=cursor)
-    return {"Link": f'<{quote(page.path)}?{page.query}>; rel="next"'}
+    query = MultiDict(request.query_params)
+    query.update(cursor=cursor)
+    return {"Link": f'<{quote(request.url.path)}?{urlencode(query.multi_items())}>; rel="next"'}

@@ -31,7 +31,7 @@ reads = APIRouter(prefix="/api/videos/{video_id}/transcript", tags=["transcripts
 static = APIRouter(prefix="/static", tags=["static"], route_class=FastReadRoute)
 router = APIRouter(prefix="/api/videos/{video_id}", tags=["transcripts"])
 
-_COMPRESSION_LEVEL = 2
+_COMPRESSION_LEVEL = 1
 _UNSAFE_CHARACTER = re.compile(r"[^A-Za-z0-9._ -]")
 _PART = {"application/json": {"schema": {"type": "string", "format": "binary"}}}
 _CONDITIONAL_RESPONSES: Responses = {**CONDITIONAL_RESPONSES, **NOT_FOUND}

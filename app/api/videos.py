@@ -199,7 +199,8 @@ def _serialize_video_list(cards: list[VideoCard], videos_with_audio: VideosWithA
 
 
 def _make_video_answers(cards: list[VideoCard], videos_with_audio: VideosWithAudio) -> list[VideoAnswer]:
-    return [VideoAnswer.from_card(card, videos_with_audio or _NO_AUDIO) for card in cards]
+    searched = videos_with_audio or _NO_AUDIO
+    return [VideoAnswer.from_card(card, searched) for card in cards]
 
 
 @reads.get("/{video_id}", response_model=SingleVideoAnswer, responses=NOT_FOUND)
@@ -239,10 +240,10 @@ async def remove_video(video_id: VideoId, query: Annotated[DeleteQuery, Query()]
 
 
 async def make_video_answer(video_reader: BatchedVideoReader, identifier: str) -> SingleVideoAnswer:
-    card = await video_reader.get_video(identifier)
-    video = VideoAnswer.from_card(card, await video_reader.audio.get_videos_with_audio())
-    playable_copy = _make_playable_copy_answer(card)
-    file_problem = describe_early_end(card.duration_seconds, card.ends_early, card.declared_seconds)
+    found = await video_reader.get_video(identifier)
+    video = VideoAnswer.from_card(found.card, await video_reader.audio.get_videos_with_audio())
+    playable_copy = _make_playable_copy_answer(found)
+    file_problem = describe_early_end(found.duration_seconds, found.ends_early, found.declared_seconds)
     if playable_copy is None and not file_problem:
         return video
     return VideoWithFileReport(**vars(video), playable_copy=playable_copy, file_problem=file_problem)

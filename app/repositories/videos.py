@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 from posixpath import splitext
-from typing import LiteralString, TypedDict, Unpack
+from typing import LiteralString, NamedTuple, TypedDict, Unpack
 
 from psycopg import sql
 
@@ -56,8 +56,7 @@ class VideoWithSource:
     has_file: bool
 
 
-@dataclass(frozen=True, slots=True)
-class VideoCard:
+class VideoCard(NamedTuple):
     """A video as a list shows it; `may_have_file` is false where no row or URL points to a file."""
 
     identifier: str
@@ -77,9 +76,10 @@ class VideoCard:
 
 
 @dataclass(frozen=True, slots=True)
-class DetailedVideoCard(VideoCard):
+class DetailedVideoCard:
     """A video card with the state of its file: whether it ends early, and its playable copy."""
 
+    card: VideoCard
     duration_seconds: float | None
     ends_early: bool
     declared_seconds: float | None
@@ -264,7 +264,8 @@ class VideoRepository(Repository):
     async def list_cards(self, limit: int, after: str = "") -> list[VideoCard]:
         # A literal limit: PostgreSQL plans a parameter for a small part of the table.
         page = sql.SQL(_LISTED_CARD_QUERY + _where_listed(after) + " LIMIT {}").format(sql.Literal(limit))
-        return await fetch_all(self._conn, VideoCard, page, {"after": after})
+        cursor = await self._conn.execute(page, {"after": after})
+        return [VideoCard._make(row) for row in await cursor.fetchall()]
 
     async def get_list_version(self) -> str | None:
         """Return a text that changes with the list of all videos; None in a transaction that has written."""
@@ -277,15 +278,15 @@ class VideoRepository(Repository):
         cards: list[VideoCard] = []
         while rows := await cursor.fetchmany(_ROWS_AT_A_TIME):
             version = rows[0][-1]
-            cards += [VideoCard(*columns) for *columns, _ in rows]
+            cards += [VideoCard._make(columns) for *columns, _ in rows]
             await asyncio.sleep(0)
         return version, cards
 
     async def get_cards(self, identifiers: list[str]) -> dict[str, DetailedVideoCard]:
-        rows = await fetch_all(
-            self._conn,
-            DetailedVideoCard,
-            _DETAILED_CARD_QUERY + "WHERE videos.identifier = ANY (%(identifiers)s)",
-            {"identifiers": identifiers},
+        cursor = await self._conn.execute(
+            _DETAILED_CARD_QUERY + "WHERE videos.identifier = ANY (%(identifiers)s)", {"identifiers": identifiers}
         )
-        return {card.identifier: card for card in rows}
+        count = len(VideoCard._fields)
+        return {
+            row[0]: DetailedVideoCard(VideoCard._make(row[:count]), *row[count:]) for row in await cursor.fetchall()
+        }

@@ -32,8 +32,9 @@ _LONGEST_DERIVED_IDENTIFIER = 50
 _RESERVED_IN_URLS = frozenset("/\\?#%")  # browsers turn a backslash into a slash
 # Bytes of compressed transcripts kept per process: about 1,300 of 3,000 words each.
 _CACHE_BYTES = 64 * 1024 * 1024
-# 300 kB of JSON take 0.4 ms at this level and become 50 kB; zlib's fastest level takes 1.7 ms.
-_COMPRESSION_LEVEL = 2
+# A transcript of 3,000 words, 283 kB of JSON, takes 0.40 ms at this level and becomes 67 kB; level 2 saves 1 % of the
+# bytes and takes a tenth longer.
+_COMPRESSION_LEVEL = 1
 
 
 def check_video_identifier(identifier: str) -> None:
