@@ -59,6 +59,8 @@ class _ModelQuery(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class _QueryResult(Generic[T]):
+    """The parsed answer to a query, and its raw text with those of earlier attempts."""
+
     value: T
     model: str
     raw: str

@@ -39,9 +39,9 @@ class UnusableOutput(Exception):
     """Output without the requested data; the text says why, in words for the model."""
 
 
-def parse_moments(text: str) -> list[Any]:
+def parse_moments(model_output: str) -> list[Any]:
     """Return the unvalidated items of the list of moments in an answer. Raises `UnusableOutput`."""
-    answer = _strip_reasoning(text)
+    answer = _strip_reasoning(model_output)
     if not answer.strip():
         raise UnusableOutput("the answer is empty")
     whole = _decode_json(_strip_code_fence(answer))
@@ -55,12 +55,12 @@ def parse_moments(text: str) -> list[Any]:
     return _search_moments(answer)
 
 
-def parse_refined_times(text: str) -> tuple[float, float]:
+def parse_refined_times(model_output: str) -> tuple[float, float]:
     """Return start and end, in seconds of the window, from an answer. Raises `UnusableOutput`."""
-    answer = _strip_reasoning(text)
+    answer = _strip_reasoning(model_output)
     found = _decode_json(_strip_code_fence(answer))
     if found is _NOT_JSON:
-        found = next((value for value in _decode_fragments(answer, _OBJECT_START) if _has_times(value)), _NOT_JSON)
+        found = next((value for value in _decode_json_fragments(answer, _OBJECT_START) if _has_times(value)), _NOT_JSON)
     if isinstance(found, list) and found:
         found = found[0]
     if not isinstance(found, dict):
@@ -117,14 +117,14 @@ def _strip_code_fence(text: str) -> str:
     return _FENCE_LANGUAGE.sub("", inside.removeprefix(_FENCE).removesuffix(_FENCE), count=1)
 
 
-def _find_moment_list(value: Any) -> list[Any] | None:
-    if isinstance(value, list):
-        return value
-    if not isinstance(value, dict):
+def _find_moment_list(answer: Any) -> list[Any] | None:
+    if isinstance(answer, list):
+        return answer
+    if not isinstance(answer, dict):
         return None
-    named = (value[name] for name in _LIST_KEYS if isinstance(value.get(name), list))
-    others = (each for each in value.values() if isinstance(each, list) and each and _looks_like_moment(each[0]))
-    return next(named, None) or next(others, None) or next((value[n] for n in _LIST_KEYS if value.get(n) == []), None)
+    named = (answer[name] for name in _LIST_KEYS if isinstance(answer.get(name), list))
+    others = (each for each in answer.values() if isinstance(each, list) and each and _looks_like_moment(each[0]))
+    return next(named, None) or next(others, None) or next((answer[n] for n in _LIST_KEYS if answer.get(n) == []), None)
 
 
 def _looks_like_moment(value: Any) -> bool:
@@ -137,11 +137,11 @@ def _has_times(value: Any) -> bool:
 
 def _search_moments(text: str) -> list[Any]:
     """Return the last list of moments in a text, else all complete moments, else an empty list if it has one."""
-    lists = [value for value in _decode_fragments(text, _LIST_START) if isinstance(value, list)]
+    lists = [value for value in _decode_json_fragments(text, _LIST_START) if isinstance(value, list)]
     for found in reversed(lists):
         if any(map(_looks_like_moment, found)):
             return found
-    moments = [value for value in _decode_fragments(text, _OBJECT_START) if _looks_like_moment(value)]
+    moments = [value for value in _decode_json_fragments(text, _OBJECT_START) if _looks_like_moment(value)]
     if moments:
         return moments
     if [] in lists:
@@ -149,25 +149,25 @@ def _search_moments(text: str) -> list[Any]:
     raise UnusableOutput("there is no list of moments in the answer")
 
 
-def _decode_fragments(text: str, beginning: re.Pattern[str]) -> Iterator[Any]:
+def _decode_json_fragments(text: str, start_pattern: re.Pattern[str]) -> Iterator[Any]:
     position = 0
     for _ in range(_MAX_DECODE_ATTEMPTS):
-        match = beginning.search(text, position)
+        match = start_pattern.search(text, position)
         if match is None:
             return
         try:
             value, position = _json_decoder.raw_decode(text, match.start())
         except (ValueError, RecursionError):
-            value, position = _repair_object(text, match)
+            value, position = _repair_moment_object(text, match)
         if value is not _NOT_JSON:
             yield value
 
 
-def _repair_object(text: str, match: re.Match[str]) -> tuple[Any, int]:
+def _repair_moment_object(text: str, start_match: re.Match[str]) -> tuple[Any, int]:
     """Repair a complete object that is not quite JSON; a truncated one is not completed."""
-    flat = _FLAT_OBJECT.match(text, match.start())
+    flat = _FLAT_OBJECT.match(text, start_match.start())
     if flat is None or '"start_time"' not in flat[0]:
-        return _NOT_JSON, match.end()
+        return _NOT_JSON, start_match.end()
     value = json_repair.loads(flat[0], skip_json_loads=True)
     is_plain = isinstance(value, dict) and all(map(str.isidentifier, value))  # a repaired 00:01:00 yields odd names
     return (value, flat.end()) if is_plain else (_NOT_JSON, flat.end())

@@ -44,7 +44,7 @@ class RegisteredModels:
         self._provider_options: dict[str, ProviderOptions] = {}
 
     async def get_transcriber(self, key: str) -> Transcriber:
-        config = await self._find_config(key)
+        config = await self._read_config_with_retries(key)
         if config.kind not in _TRANSCRIBER_KINDS:
             raise ModelUnsuitable(key, config.kind, "transcribe")
         if config.is_local:
@@ -53,7 +53,7 @@ class RegisteredModels:
         return ParakeetTranscriber(service) if config.kind is ModelKind.PARAKEET else OpenAITranscriber(service)
 
     async def get_finder(self, key: str) -> MomentFinder:
-        config = await self._find_config(key)
+        config = await self._read_config_with_retries(key)
         if config.kind not in _FINDER_KINDS:
             raise ModelUnsuitable(key, config.kind, "find moments")
         if config.is_local:
@@ -64,28 +64,24 @@ class RegisteredModels:
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def _find_config(self, key: str) -> ModelConfig:
+    async def _read_config_with_retries(self, key: str) -> ModelConfig:
         """Read a config, and retry while Redis is unavailable, so that a restart of Redis fails no run."""
 
-        def report(failed: FailedCall) -> None:
+        def report_retry(failed: FailedCall) -> None:
             if failed.number == 1:
                 reason = describe_redis_error(failed.error)
                 _log.warning("Cannot read the model '%s' from Redis, retrying: %s", key, reason)
             report_idle_time(failed.wait)
 
         try:
-            return await call_with_retries(partial(self._get_config, key), _REGISTRY_POLICY, before_wait=report)
+            return await call_with_retries(partial(self._read_config, key), _REGISTRY_POLICY, before_wait=report_retry)
         except RedisError as error:
             if (reason := translate_redis_error(error)) is None:
                 raise
             raise TransientFailure(f"Redis, which holds the models, cannot be read: {reason}") from None
 
-    async def _get_config(self, key: str) -> ModelConfig:
+    async def _read_config(self, key: str) -> ModelConfig:
         config = await self._registry.get_model(key)
         if config is None:
             raise ModelNotConfigured(key, await self._registry.list_models())
         return config
-
-
-def open_registered_models(settings: Settings, redis: Redis) -> RegisteredModels:
-    return RegisteredModels(settings, redis)

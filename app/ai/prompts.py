@@ -24,8 +24,8 @@ PLACEHOLDERS = (
 _PLACEHOLDER = re.compile(r"\{(" + "|".join(PLACEHOLDERS) + r")\}")
 
 
-def fill_in_template(text: str, values: Mapping[str, str]) -> str:
-    return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)
+def fill_in_template(template: str, values: Mapping[str, str]) -> str:
+    return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)
 
 
 def format_segments(segments: Iterable[Mapping[str, Any]]) -> str:
@@ -33,9 +33,9 @@ def format_segments(segments: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(f"[{segment['start']:.2f}] {segment['text']}" for segment in segments)
 
 
-def format_words(words: Iterable[Mapping[str, Any]], clip: tuple[float, float], offset: float) -> str:
-    """Return the words inside `clip` as lines of start, end and word, in seconds after `offset`."""
-    start, end = clip
+def format_words(words: Iterable[Mapping[str, Any]], time_range: tuple[float, float], offset: float) -> str:
+    """Return the words inside `time_range` as lines of start, end and word, in seconds after `offset`."""
+    start, end = time_range
     return "\n".join(
         f"[{word['start'] - offset:.2f}-{word['end'] - offset:.2f}] {word['word']}"
         for word in words
@@ -128,33 +128,31 @@ REFINE_SCHEMA: Mapping[str, object] = {
 }
 
 
-def build_find_prompt(key: str, config: ModelConfig, prompt: str) -> PromptText:
-    return _assemble_prompt(key, config, prompt.strip() or DEFAULT_FIND_PROMPT, ["{user_prompt}", _FIND_TEMPLATE])
+def build_find_prompt(key: str, config: ModelConfig, user_prompt: str) -> PromptText:
+    return _assemble_prompt(key, config, user_prompt.strip() or DEFAULT_FIND_PROMPT, ["{user_prompt}", _FIND_TEMPLATE])
 
 
-def build_refine_prompt(key: str, config: ModelConfig, prompt: str, *, with_clip: bool) -> PromptText:
-    video = [_CLIP_NOTE] if with_clip else []
-    return _assemble_prompt(
-        key, config, prompt.strip() or DEFAULT_REFINE_PROMPT, [*video, _REFINE_TASK, "{user_prompt}", _REFINE_TEMPLATE]
-    )
+def build_refine_prompt(key: str, config: ModelConfig, user_prompt: str, *, with_clip: bool) -> PromptText:
+    sections = [*([_CLIP_NOTE] if with_clip else []), _REFINE_TASK, "{user_prompt}", _REFINE_TEMPLATE]
+    return _assemble_prompt(key, config, user_prompt.strip() or DEFAULT_REFINE_PROMPT, sections)
 
 
-def _assemble_prompt(key: str, config: ModelConfig, prompt: str, sections: list[str]) -> PromptText:
+def _assemble_prompt(key: str, config: ModelConfig, user_prompt: str, sections: list[str]) -> PromptText:
     """Add the reminders that some model families need: Qwen at the beginning, MiniMax at the end."""
     if _is_model_family("qwen", key, config):
         sections = [_ONLY_JSON, *sections]
     if _is_model_family("minimax", key, config):
         sections = [*sections, _JSON_REMINDER]
-    return PromptText(prompt, "\n\n".join(sections))
+    return PromptText(user_prompt, "\n\n".join(sections))
 
 
 def _is_model_family(family: str, key: str, config: ModelConfig) -> bool:
     return family in f"{key} {config.model_id or ''}".lower()
 
 
-def render_find_prompt(text: PromptText, request: FindRequest, segments: Iterable[Segment]) -> str:
+def render_find_prompt(prompt: PromptText, request: FindRequest, segments: Iterable[Segment]) -> str:
     values = {
-        "user_prompt": text.user_prompt,
+        "user_prompt": prompt.user_prompt,
         "transcript": format_segments(map(asdict, segments)),
         "duration": f"{request.duration_seconds:.2f}",
         "min_moment_length": f"{request.min_length:.2f}",
@@ -162,17 +160,17 @@ def render_find_prompt(text: PromptText, request: FindRequest, segments: Iterabl
         "min_moments": str(request.min_count),
         "max_moments": str(request.max_count),
     }
-    return fill_in_template(text.system_prompt, values)
+    return fill_in_template(prompt.system_prompt, values)
 
 
-def render_refine_prompt(text: PromptText, request: RefineRequest) -> str:
+def render_refine_prompt(prompt: PromptText, request: RefineRequest) -> str:
     offset = request.window_start
     values = {
-        "user_prompt": text.user_prompt,
+        "user_prompt": prompt.user_prompt,
         "title": request.moment.title,
         "start_time": f"{request.moment.start - offset:.2f}",
         "end_time": f"{request.moment.end - offset:.2f}",
         "clip_end": f"{request.window_end - offset:.2f}",
         "transcript": format_words(map(asdict, request.words), (request.window_start, request.window_end), offset),
     }
-    return fill_in_template(text.system_prompt, values)
+    return fill_in_template(prompt.system_prompt, values)

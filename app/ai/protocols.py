@@ -71,10 +71,15 @@ class TranscriptionResult:
 
 
 class Transcriber(Protocol):
-    """Raises `TransientFailure`, `ModelAnswerInvalid`, `ModelMissing`, `StageFailed`; can be cancelled."""
+    """Transcribes audio; can be cancelled.
+
+    Raises `TransientFailure`, `ModelAnswerInvalid`, `ModelMissing` and `StageFailed`.
+    """
 
     @property
-    def service(self) -> str: ...
+    def service(self) -> str:
+        """Return the name of the model that is stored with the transcript."""
+        ...
 
     async def transcribe(self, audio: AudioFile, progress: ProgressCallback) -> TranscriptionResult: ...
 
@@ -167,7 +172,7 @@ class PromptText:
 
 
 class MomentFinder(Protocol):
-    """Raises the errors of a `Transcriber`; cancellation ends a call at once."""
+    """Finds and refines moments; raises the errors of a `Transcriber`, and cancellation ends a call at once."""
 
     @property
     def model(self) -> str:
@@ -195,7 +200,7 @@ class MomentFinder(Protocol):
 
 
 class Models(Protocol):
-    """The models of runs, by their registry keys. Raises `ModelNotConfigured` for an unknown key."""
+    """Opens models by their registry keys. Raises `ModelNotConfigured` for an unknown key."""
 
     async def get_transcriber(self, key: str) -> Transcriber: ...
 

@@ -74,6 +74,7 @@ _FORMER_DEFAULTS: Mapping[str, str] = {
 
 
 def is_local_model_name(model: str) -> bool:
+    """Return whether a name is that of the model in this server: `local` or `local (…)`."""
     return model == LOCAL_MODEL_KEY or model.startswith(f"{LOCAL_MODEL_KEY} (")
 
 
@@ -87,14 +88,14 @@ class ModelRegistry:
         """Write the defaults if there is no model, or always with `force`; return the number of models written."""
         count = 0
 
-        async def queue(pipeline: Pipeline) -> None:
+        async def queue_default_models(pipeline: Pipeline) -> None:
             nonlocal count
             count = len(DEFAULT_MODELS) if force or not await pipeline.scard(_KEY_SET) else 0
             pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py has no type for it
             for key, config in DEFAULT_MODELS.items() if count else ():
                 _queue_hash_write(pipeline, key, _with_update_time(config))
 
-        await self._redis.transaction(queue, _KEY_SET)  # retried if a model is added meanwhile
+        await self._redis.transaction(queue_default_models, _KEY_SET)  # retried if a model is added meanwhile
         return count
 
     async def list_models(self) -> dict[str, ModelConfig]:
@@ -123,7 +124,7 @@ class ModelRegistry:
 
     async def get_existing_model(self, key: str) -> ModelConfig:
         """Return a config. Raises `ModelNotFound`."""
-        return await self.get_model(key) or await self._raise_not_found(key)
+        return await self.get_model(key) or await self._raise_model_not_found(key)
 
     async def put_model(self, key: str, config: ModelConfig) -> ModelConfig:
         """Create or replace a config with its API key; return it with its `updated_at`."""
@@ -132,14 +133,14 @@ class ModelRegistry:
         stored = _with_update_time(config)
         await self.seed_defaults()
 
-        async def queue(pipeline: Pipeline) -> None:
+        async def queue_model(pipeline: Pipeline) -> None:
             nonlocal stored
             had_key = bool(await pipeline.hget(_HASH_PREFIX + key, "api_key"))
             stored = replace(stored, is_key_removed=had_key and not config.api_key)
             pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py has no type for it
             _queue_hash_write(pipeline, key, stored)
 
-        await self._redis.transaction(queue, _HASH_PREFIX + key)
+        await self._redis.transaction(queue_model, _HASH_PREFIX + key)
         return stored
 
     async def update_model(self, key: str, changes: Mapping[str, Any]) -> ModelConfig:
@@ -154,7 +155,7 @@ class ModelRegistry:
         changed: ModelConfig | None = None
         origins: set[str] = set()  # of the address, at each attempt
 
-        async def queue(pipeline: Pipeline) -> None:
+        async def queue_changed_model(pipeline: Pipeline) -> None:
             nonlocal changed
             fields = await pipeline.hgetall(_HASH_PREFIX + key)
             changed = _apply_model_changes(key, fields, changes) if fields else None
@@ -165,8 +166,8 @@ class ModelRegistry:
             if changed is not None:
                 _queue_hash_write(pipeline, key, changed)
 
-        await self._redis.transaction(queue, _HASH_PREFIX + key)  # retried if the hash changes meanwhile
-        return changed or await self._raise_not_found(key)
+        await self._redis.transaction(queue_changed_model, _HASH_PREFIX + key)  # retried if the hash changes meanwhile
+        return changed or await self._raise_model_not_found(key)
 
     async def delete_model(self, key: str) -> None:
         await self.seed_defaults()
@@ -175,9 +176,9 @@ class ModelRegistry:
             pipeline.srem(_KEY_SET, key)
             deleted, _ = await pipeline.execute()
         if not deleted:
-            await self._raise_not_found(key)
+            await self._raise_model_not_found(key)
 
-    async def _raise_not_found(self, key: str) -> NoReturn:
+    async def _raise_model_not_found(self, key: str) -> NoReturn:
         raise ModelNotFound(key, list(await self.list_models()))
 
 
@@ -220,8 +221,8 @@ def _parse_redis_hash(key: str, fields: Mapping[Any, Any]) -> ModelConfig:
         base_url=_parse_base_url(key, fields),
         model_id=fields.get("model_id") or None,
         supports_video=fields.get("supports_video") == "true",
-        top_p=_parse_number(float, fields.get("top_p")),
-        top_k=_parse_number(int, fields.get("top_k")),
+        top_p=_parse_number_or_none(float, fields.get("top_p")),
+        top_k=_parse_number_or_none(int, fields.get("top_k")),
         kind=_parse_model_kind(key, fields.get("kind")),
         api_key=_parse_api_key(key, fields),
         updated_at=fields.get("updated_at") or None,
@@ -248,9 +249,9 @@ def _parse_model_kind(key: str, text: str | None) -> ModelKind:
     return DEFAULT_MODELS[key].kind if key in DEFAULT_MODELS else ModelKind.CHAT
 
 
-def _parse_number(kind: Callable[[str], T], text: str | None) -> T | None:
+def _parse_number_or_none(number_type: Callable[[str], T], text: str | None) -> T | None:
     try:
-        return kind(text) if text else None
+        return number_type(text) if text else None
     except ValueError:
         return None
 

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from redis.asyncio import Redis
 
-from app.ai.models import open_registered_models
+from app.ai.models import RegisteredModels
 from app.ai.protocols import Models
 from app.core.config import Settings
 from app.core.errors import VideoMomentsError
@@ -253,7 +253,7 @@ class Worker:
 async def run_worker(resources: Resources, kinds: Collection[WorkKind] = tuple(WorkKind)) -> AsyncIterator[None]:
     """Run a worker in this process until the block ends; unfinished stages are then released within seconds."""
     settings, redis = resources.settings, resources.redis
-    models = open_registered_models(settings, redis)
+    models = RegisteredModels(settings, redis)
     worker = Worker(settings, resources.database, redis, resources.storage, models, kinds)
     try:
         await worker.start()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from app.ai.models import RegisteredModels, open_registered_models
+from app.ai.models import RegisteredModels
 from app.ai.protocols import FindRequest, Segment
 from app.ai.registry import ModelConfig, ModelKind, ModelRegistry
 from app.core.config import Settings
@@ -31,7 +31,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 async def models(redis: Redis) -> AsyncIterator[RegisteredModels]:
-    models = open_registered_models(Settings(), redis)
+    models = RegisteredModels(Settings(), redis)
     yield models
     await models.aclose()
 
@@ -106,7 +106,7 @@ async def test_a_model_that_does_something_else_is_reported_as_such(models: Regi
 async def test_a_registry_that_is_away_for_a_moment_is_waited_for(tmp_path: Path) -> None:
     with EmbeddedValkey(tmp_path / "valkey", free_port()) as valkey:
         async with Redis.from_url(valkey.url, decode_responses=True) as redis, asyncio.timeout(60):
-            models = open_registered_models(Settings(), redis)
+            models = RegisteredModels(Settings(), redis)
             valkey.stop()
             finding = asyncio.create_task(models.get_finder("qwen"))
             await asyncio.wait({finding}, timeout=0.2)
@@ -118,7 +118,7 @@ async def test_a_registry_that_is_away_for_a_moment_is_waited_for(tmp_path: Path
 
 async def test_who_waits_for_a_registry_can_be_stopped() -> None:
     async with Redis.from_url("redis://127.0.0.1:1/0", retry=None) as away:
-        models = open_registered_models(Settings(), away)
+        models = RegisteredModels(Settings(), away)
         finding = asyncio.create_task(models.get_finder("qwen"))
         await asyncio.wait({finding}, timeout=0.1)
         finding.cancel()
@@ -131,7 +131,7 @@ async def test_who_waits_for_a_registry_can_be_stopped() -> None:
 async def test_a_registry_that_stays_away_may_be_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     remove_waits(monkeypatch, "app.ai.models._REGISTRY_POLICY", calls=2)
     async with Redis.from_url("redis://127.0.0.1:1/0", retry=None) as away:
-        models = open_registered_models(Settings(), away)
+        models = RegisteredModels(Settings(), away)
         with pytest.raises(TransientFailure):
             await models.get_finder("qwen")
         await models.aclose()

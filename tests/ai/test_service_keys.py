@@ -10,7 +10,7 @@ from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
 from app.ai import registry as registry_module
-from app.ai.models import RegisteredModels, open_registered_models
+from app.ai.models import RegisteredModels
 from app.ai.protocols import FindRequest, Segment
 from app.ai.registry import ModelConfig, ModelRegistry
 from app.core.config import Settings
@@ -49,7 +49,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 async def models(redis: Redis) -> AsyncIterator[RegisteredModels]:
-    models = open_registered_models(Settings(), redis)
+    models = RegisteredModels(Settings(), redis)
     yield models
     await models.aclose()
 

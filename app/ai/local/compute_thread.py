@@ -18,7 +18,7 @@ class ComputationCancelled(Exception):
 
 
 class ComputationControl:
-    """The computation's side of a call: it checks for cancellation and reports progress."""
+    """Lets a computation in a thread check whether its caller was cancelled, and report progress to the event loop."""
 
     def __init__(self, progress: ProgressCallback) -> None:
         self._cancelled = Event()
@@ -33,14 +33,14 @@ class ComputationControl:
         if self._cancelled.is_set():
             raise ComputationCancelled
 
-    def report(self, done: float) -> None:
+    def report(self, share: float) -> None:
         """Report the completed share, 0 to 1. Raises `ComputationCancelled`."""
         self.check()
-        self._loop.call_soon_threadsafe(self._notify_progress, min(max(done, 0.0), 1.0))
+        self._loop.call_soon_threadsafe(self._notify_unless_cancelled, min(max(share, 0.0), 1.0))
 
-    def _notify_progress(self, done: float) -> None:
+    def _notify_unless_cancelled(self, share: float) -> None:
         if not self._cancelled.is_set():
-            self._progress(done)
+            self._progress(share)
 
 
 class ComputeThread:

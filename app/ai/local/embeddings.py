@@ -37,19 +37,19 @@ class SentenceEmbedder:
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         vectors = np.zeros((len(texts), EMBEDDING_SIZE), np.float32)
         done = 0
-        for batch in _make_batches([len(each) for each in tokens]):
+        for batch in _batch_by_token_count([len(each) for each in tokens]):
             if report:
                 report(done / len(texts))
             done += len(batch)
-            vectors[batch] = self._forward([tokens[index] for index in batch])
+            vectors[batch] = self._embed_token_batch([tokens[index] for index in batch])
         return vectors
 
-    def _forward(self, tokens: Sequence[Sequence[int]]) -> FloatArray:
-        ids, mask = _pad_tokens(tokens)
+    def _embed_token_batch(self, token_ids: Sequence[Sequence[int]]) -> FloatArray:
+        ids, mask = _pad_token_ids(token_ids)
         hidden = self._embed_tokens(ids)
         bias = np.where(mask, np.float32(0), _MASKED_SCORE)[:, None, None, :]
         for layer in range(_LAYERS):
-            hidden = self._encoder_layer(hidden, bias, f"encoder.layer.{layer}.")
+            hidden = self._apply_encoder_layer(hidden, bias, f"encoder.layer.{layer}.")
         return _l2_normalise(
             (hidden * mask[:, :, None]).sum(axis=1) / mask.sum(axis=1, keepdims=True, dtype=np.float32)
         )
@@ -60,18 +60,19 @@ class SentenceEmbedder:
         positions = tensor["embeddings.position_embeddings.weight"][: ids.shape[1]]
         return self._layer_norm(words + positions + tensor["embeddings.token_type_embeddings.weight"][0], "embeddings.")
 
-    def _encoder_layer(self, hidden: FloatArray, bias: FloatArray, name: str) -> FloatArray:
+    def _apply_encoder_layer(self, hidden: FloatArray, bias: FloatArray, prefix: str) -> FloatArray:
         attention = self._linear(
-            self._self_attention(hidden, bias, name + "attention.self."), name + "attention.output.dense."
+            self._self_attention(hidden, bias, prefix + "attention.self."),
+            prefix + "attention.output.dense.",
         )
-        hidden = self._layer_norm(hidden + attention, name + "attention.output.")
-        inner = _gelu(self._linear(hidden, name + "intermediate.dense."))
-        return self._layer_norm(hidden + self._linear(inner, name + "output.dense."), name + "output.")
+        hidden = self._layer_norm(hidden + attention, prefix + "attention.output.")
+        inner = _gelu(self._linear(hidden, prefix + "intermediate.dense."))
+        return self._layer_norm(hidden + self._linear(inner, prefix + "output.dense."), prefix + "output.")
 
-    def _self_attention(self, hidden: FloatArray, bias: FloatArray, name: str) -> FloatArray:
+    def _self_attention(self, hidden: FloatArray, bias: FloatArray, prefix: str) -> FloatArray:
         count, length, size = hidden.shape
         query, key, value = (
-            self._linear(hidden, f"{name}{part}.").reshape(count, length, _HEADS, -1).transpose(0, 2, 1, 3)
+            self._linear(hidden, f"{prefix}{part}.").reshape(count, length, _HEADS, -1).transpose(0, 2, 1, 3)
             for part in ("query", "key", "value")
         )
         scores = query @ key.transpose(0, 1, 3, 2) * np.float32((size / _HEADS) ** -0.5) + bias
@@ -80,15 +81,15 @@ class SentenceEmbedder:
         attention: FloatArray = (weights @ value).transpose(0, 2, 1, 3).reshape(count, length, size)
         return attention
 
-    def _linear(self, hidden: FloatArray, name: str) -> FloatArray:
-        product: FloatArray = hidden @ self._tensors[name + "weight"].T + self._tensors[name + "bias"]
+    def _linear(self, hidden: FloatArray, prefix: str) -> FloatArray:
+        product: FloatArray = hidden @ self._tensors[prefix + "weight"].T + self._tensors[prefix + "bias"]
         return product
 
-    def _layer_norm(self, hidden: FloatArray, name: str) -> FloatArray:
+    def _layer_norm(self, hidden: FloatArray, prefix: str) -> FloatArray:
         centred = hidden - hidden.mean(axis=-1, keepdims=True)
         spread = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(_EPSILON))
-        normal: FloatArray = centred / spread * self._tensors[name + "LayerNorm.weight"]
-        return normal + self._tensors[name + "LayerNorm.bias"]
+        normal: FloatArray = centred / spread * self._tensors[prefix + "LayerNorm.weight"]
+        return normal + self._tensors[prefix + "LayerNorm.bias"]
 
 
 def load_embedder() -> SentenceEmbedder:
@@ -109,22 +110,22 @@ def load_embedder() -> SentenceEmbedder:
     return SentenceEmbedder(tokenizer, load(files.weights))
 
 
-def _make_batches(lengths: Sequence[int]) -> list[list[int]]:
+def _batch_by_token_count(token_counts: Sequence[int]) -> list[list[int]]:
     """Group indices of texts with similar token counts, to keep padding small."""
     batches: list[list[int]] = []
     longest = 0
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+    for index in sorted(range(len(token_counts)), key=token_counts.__getitem__, reverse=True):
         if not batches or longest * (len(batches[-1]) + 1) > _BATCH_TOKENS:
             batches.append([])
-            longest = lengths[index]
+            longest = token_counts[index]
         batches[-1].append(index)
     return batches
 
 
-def _pad_tokens(tokens: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    longest = max(map(len, tokens))
-    ids = np.array([[*each, *[0] * (longest - len(each))] for each in tokens], np.int64)
-    mask = np.arange(longest) < np.array([len(each) for each in tokens])[:, None]
+def _pad_token_ids(token_ids: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    longest = max(map(len, token_ids))
+    ids = np.array([[*each, *[0] * (longest - len(each))] for each in token_ids], np.int64)
+    mask = np.arange(longest) < np.array([len(each) for each in token_ids])[:, None]
     return ids, mask
 
 

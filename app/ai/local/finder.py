@@ -57,7 +57,7 @@ _EMBEDDING_SHARE = 0.8  # of the time is spent on embeddings
 
 
 class LocalMomentFinder:
-    """Serves one request at a time; the model is loaded on first use and kept."""
+    """Finds and refines moments by sentence embeddings, one request at a time; the model is loaded on first use."""
 
     model = LOCAL_MODEL_NAME
     supports_video = False
@@ -91,7 +91,7 @@ class LocalMomentFinder:
         sentences = make_sentence_units(request.words, request.segments, 0.0, duration, request.max_length)
         if not sentences or duration < request.min_length:
             return []
-        embedder = self._get_embedder()
+        embedder = self._load_embedder_once()
         evidence = self._collect_moment_evidence(request, sentences, embedder, control)
         limits = TopicLimits(request.min_length, request.max_length, request.min_count)
         parts = segment_topics(sentences, evidence.vectors, limits, control)
@@ -139,19 +139,19 @@ class LocalMomentFinder:
         start, end = max(request.moment.start, first), min(request.moment.end, last)
         if not sentences:
             return start, end
-        encoded = self._get_embedder().encode([sentence.text for sentence in sentences], control.report)
+        encoded = self._load_embedder_once().encode([sentence.text for sentence in sentences], control.report)
         return refine_boundaries(sentences, encoded, start, end)
 
-    def _get_embedder(self) -> SentenceEmbedder:
+    def _load_embedder_once(self) -> SentenceEmbedder:
         if self._embedder is None:
             self._embedder = load_embedder()
         return self._embedder
 
 
 def _select_highest_scored_topics(
-    parts: Sequence[SentenceSpan], request: FindRequest, evidence: MomentEvidence
+    topics: Sequence[SentenceSpan], request: FindRequest, evidence: MomentEvidence
 ) -> list[SentenceSpan]:
-    ranked = sorted(parts, key=lambda part: (-score_moment(part, evidence), part.first))
+    ranked = sorted(topics, key=lambda part: (-score_moment(part, evidence), part.first))
     return sorted(ranked[: request.max_count], key=lambda part: part.first)
 
 
@@ -185,11 +185,11 @@ def refine_boundaries(
     A sentence belongs to the moment if it is more similar to the moment's mean embedding than usual in this window.
     Without sentences that are long enough, the times stay as they are.
     """
-    belonging = _topic_affinity(sentences, vectors, start, end)
+    belonging = _measure_topic_affinity(sentences, vectors, start, end)
     totals = np.concatenate(([0.0], np.cumsum(belonging)))
     near = min(max((end - start) * _MOVE_SHARE, _MAX_MOVE_SECONDS[0]), _MAX_MOVE_SECONDS[1])
-    firsts = _nearest_indices([sentence.start for sentence in sentences], start, near)
-    lasts = _nearest_indices([sentence.end for sentence in sentences], end, near)
+    firsts = _indices_of_nearest_times([sentence.start for sentence in sentences], start, near)
+    lasts = _indices_of_nearest_times([sentence.end for sentence in sentences], end, near)
     least = (end - start) * _MIN_LENGTH_SHARE
     pairs = [pair for pair in product(firsts, lasts) if sentences[pair[1]].end - sentences[pair[0]].start >= least]
     if not pairs:
@@ -204,7 +204,9 @@ def refine_boundaries(
     return sentences[first].start, sentences[last].end
 
 
-def _topic_affinity(sentences: Sequence[SentenceUnit], vectors: FloatArray, start: float, end: float) -> FloatArray:
+def _measure_topic_affinity(
+    sentences: Sequence[SentenceUnit], vectors: FloatArray, start: float, end: float
+) -> FloatArray:
     """Return for each sentence how strongly it belongs to the moment (above 0) or not (below 0)."""
     weights = np.array([sentence.weight for sentence in sentences], np.float32)
     weights /= weights.mean()
@@ -218,7 +220,7 @@ def _topic_affinity(sentences: Sequence[SentenceUnit], vectors: FloatArray, star
     return np.asarray((nearness - usual) * weights)
 
 
-def _nearest_indices(times: Sequence[float], time: float, near: float) -> list[int]:
-    indices = sorted(range(len(times)), key=lambda index: (abs(times[index] - time), index))
-    nearer = [index for index in indices if abs(times[index] - time) <= near]
-    return nearer or [index for index in indices[:1] if abs(times[index] - time) <= _MAX_MOVE_SECONDS[1]]
+def _indices_of_nearest_times(times: Sequence[float], target: float, max_distance: float) -> list[int]:
+    indices = sorted(range(len(times)), key=lambda index: (abs(times[index] - target), index))
+    nearer = [index for index in indices if abs(times[index] - target) <= max_distance]
+    return nearer or [index for index in indices[:1] if abs(times[index] - target) <= _MAX_MOVE_SECONDS[1]]

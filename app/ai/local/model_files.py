@@ -82,14 +82,15 @@ def make_model_missing_error(name: str) -> ModelMissing:
     return ModelMissing(f"The local model {name} is not installed; get it with: {INSTALL_COMMAND}")
 
 
-def _read_weight_parts(weights: ModelPackage) -> bytes:
+def _read_weight_parts(package: ModelPackage) -> bytes:
+    """Return the weights, concatenated and verified."""
     digest, pieces = hashlib.sha256(), []
-    for package, path in weights.parts:
-        with _locate_packaged_file(weights, package, path).open("rb") as file:
+    for package_name, path in package.parts:
+        with _locate_packaged_file(package, package_name, path).open("rb") as file:
             while piece := file.read(_CHUNK_BYTES):
                 digest.update(piece)
                 pieces.append(piece)
-    _require_sha256(weights, "file of weights", digest.hexdigest(), weights.sha256)
+    _require_sha256(package, "file of weights", digest.hexdigest(), package.sha256)
     return b"".join(pieces)
 
 

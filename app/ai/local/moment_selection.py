@@ -51,9 +51,9 @@ class MomentEvidence:
     scene_cuts: Sequence[float]
 
 
-def score_moment(part: SentenceSpan, evidence: MomentEvidence) -> float:
+def score_moment(span: SentenceSpan, evidence: MomentEvidence) -> float:
     """Return a score for ranking: hook at the start, similarity to the prompt, unity, speech, energy, scene cuts."""
-    sentences, vectors = evidence.sentences[part.first : part.last], evidence.vectors[part.first : part.last]
+    sentences, vectors = evidence.sentences[span.first : span.last], evidence.vectors[span.first : span.last]
     start, end = sentences[0].start, sentences[-1].end
     length = max(end - start, 0.01)
     hooks = np.sort(vectors[:_OPENING_SENTENCES] @ evidence.hooks.T, axis=1)[:, -_NEAREST_HOOKS:].mean(axis=1)
@@ -69,11 +69,11 @@ def score_moment(part: SentenceSpan, evidence: MomentEvidence) -> float:
     )
 
 
-def measure_loudness(path: Path | None, control: ComputationControl) -> Floats:
+def measure_loudness(wav_path: Path | None, control: ComputationControl) -> Floats:
     """Return the loudness of each second of a 16-bit WAV file in dB, nothing if it cannot be read."""
     loudness: list[float] = []
     try:
-        with wave.open(str(path), "rb") as file:
+        with wave.open(str(wav_path), "rb") as file:
             if file.getsampwidth() != 2:
                 return np.empty(0)
             while data := file.readframes(file.getframerate()):
@@ -141,6 +141,8 @@ _MAX_CANDIDATES = 40_000
 
 @dataclass(frozen=True, slots=True)
 class _PackingCandidate:
+    """A time range that may become a moment, with its score."""
+
     start: float
     end: float
     score: float
@@ -153,7 +155,7 @@ def pack_moments(sentences: Sequence[SentenceUnit], request: FindRequest, count:
     middle of a sentence, so there are never more moments than sentences.
     """
     candidates = sorted(
-        _rate_candidates(set(_candidate_times(sentences, request, count)), sentences),
+        _score_packing_candidates(set(_propose_shortest_moments(sentences, request, count)), sentences),
         key=lambda each: (each.end, each.start),
     )
     ends = [each.end for each in candidates]
@@ -190,7 +192,9 @@ def _trace_back_selection(
     return times[::-1]
 
 
-def _candidate_times(sentences: Sequence[SentenceUnit], request: FindRequest, count: int) -> Iterator[TimeRange]:
+def _propose_shortest_moments(
+    sentences: Sequence[SentenceUnit], request: FindRequest, count: int
+) -> Iterator[TimeRange]:
     duration, shortest = request.duration_seconds, request.min_length
     for sentence in sentences[: _MAX_CANDIDATES // 5]:
         middle = (sentence.start + sentence.end) / 2
@@ -217,10 +221,12 @@ def _fit_shortest_moment(start: float, request: FindRequest) -> Iterator[TimeRan
             return
 
 
-def _rate_candidates(times: Iterable[TimeRange], sentences: Sequence[SentenceUnit]) -> Iterator[_PackingCandidate]:
+def _score_packing_candidates(
+    candidate_times: Iterable[TimeRange], sentences: Sequence[SentenceUnit]
+) -> Iterator[_PackingCandidate]:
     middles = [(sentence.start + sentence.end) / 2 for sentence in sentences]
     ends = [sentence.end for sentence in sentences]
-    for start, end in times:
+    for start, end in candidate_times:
         if bisect_right(middles, start) == bisect_right(middles, end):
             continue
         spoken, cuts = 0.0, 0

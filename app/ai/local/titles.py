@@ -76,12 +76,12 @@ def make_titles(
     for index, (start, candidates) in enumerate(zip(starts, found, strict=True)):
         check()
         ranked = _rank_titles(candidates, index, encoded, embedder) if candidates else []
-        ranked += _iterate_sentence_starts(texts[index])
+        ranked += _make_titles_of_sentence_starts(texts[index])
         titles.append(next((title for title in ranked if title not in titles), time_title(start)))
     return titles
 
 
-def _iterate_sentence_starts(sentences: Sequence[str]) -> Iterator[str]:
+def _make_titles_of_sentence_starts(sentences: Sequence[str]) -> Iterator[str]:
     for text in (*sentences, " ".join(sentences)):
         words = _trim_weak_words_at_ends(_WORD.findall(text))[:_MAX_WORDS]
         if len(words) >= _MIN_WORDS:
@@ -92,7 +92,7 @@ def find_title_candidates(sentences: Sequence[str], weights: Mapping[str, float]
     """Return candidate phrases with their scores, all with keywords of YAKE (doi:10.1016/j.ins.2019.09.013)."""
     found: dict[str, float] = {}
     for sentence in sentences:
-        for phrase, cost in _iterate_phrases(sentence):
+        for phrase, cost in _iterate_phrases_with_penalties(sentence):
             if score := _score_keywords_of_phrase(phrase.lower().split(), weights):
                 grade = _KEYWORD_WEIGHT * score + _score_phrase_form(phrase.split()) - cost
                 found[phrase] = max(grade, found.get(phrase, grade))
@@ -115,13 +115,13 @@ def title_case(words: Sequence[str]) -> str:
 
 
 def _rank_titles(
-    candidates: Mapping[str, float], index: int, moments: FloatArray, embedder: SentenceEmbedder
+    candidates: Mapping[str, float], moment_index: int, moment_vectors: FloatArray, embedder: SentenceEmbedder
 ) -> list[str]:
     """Return titles, the most similar to their own moment and the least to others first."""
     phrases = list(candidates)
-    nearness = embedder.encode(phrases) @ moments.T
-    others = np.delete(nearness, index, axis=1)
-    scores = nearness[:, index] - (0.3 * others.mean(axis=1) if others.size else 0.0)
+    nearness = embedder.encode(phrases) @ moment_vectors.T
+    others = np.delete(nearness, moment_index, axis=1)
+    scores = nearness[:, moment_index] - (0.3 * others.mean(axis=1) if others.size else 0.0)
     graded = {phrase: float(score) + candidates[phrase] for phrase, score in zip(phrases, scores, strict=True)}
     return [title_case(phrase.split()) for phrase in sorted(graded, key=lambda phrase: (-graded[phrase], phrase))]
 
@@ -151,7 +151,7 @@ def _extract_keyword_weights(extractor: "KeywordExtractor", sentences: Sequence[
     return weights
 
 
-def _iterate_phrases(sentence: str) -> Iterator[tuple[str, float]]:
+def _iterate_phrases_with_penalties(sentence: str) -> Iterator[tuple[str, float]]:
     for piece in _CLAUSE.findall(_ASIDE.sub(",", sentence)):
         words = _WORD.findall(piece)
         breaks = [index for index, word in enumerate(words) if word.lower() in _BREAKS]
@@ -166,8 +166,8 @@ def _iterate_phrases(sentence: str) -> Iterator[tuple[str, float]]:
                 )
 
 
-def _sum_cut_word_penalties(beyond: Sequence[str]) -> float:
-    return sum(_CUT_TIED if word.lower() in _TIED else _CUT for word in beyond)
+def _sum_cut_word_penalties(cut_words: Sequence[str]) -> float:
+    return sum(_CUT_TIED if word.lower() in _TIED else _CUT for word in cut_words)
 
 
 def _trim_weak_words_at_ends(words: Sequence[str]) -> Sequence[str]:

@@ -41,7 +41,7 @@ _NOT_ISO = {"jw": "jv"}  # Whisper's code of Javanese
 
 
 class WhisperTranscriber:
-    """Transcribes chunk by chunk, taking turns with other transcriptions; models are loaded on first use and kept."""
+    """Transcribes on the CPU, taking turns with other transcriptions after each chunk; loads models on first use."""
 
     def __init__(self, choice: WhisperChoice) -> None:
         self._choice = choice
@@ -65,22 +65,24 @@ class WhisperTranscriber:
         """Transcribe one chunk, and choose the model before the first; return whether more follow."""
         began = time.perf_counter()
         if transcription.weights is None:
-            transcription.weights, transcription.language = self._choose_model(transcription.audio.path, control)
-        is_unfinished = transcription.transcribe_chunk(self._get_model(transcription.weights), control)
+            transcription.weights, transcription.language = self._choose_model_and_language(
+                transcription.audio.path, control
+            )
+        is_unfinished = transcription.transcribe_chunk(self._load_model_once(transcription.weights), control)
         transcription.seconds += time.perf_counter() - began
         return is_unfinished
 
-    def _choose_model(self, path: Path, control: ComputationControl) -> tuple[ModelPackage, str]:
+    def _choose_model_and_language(self, wav_path: Path, control: ComputationControl) -> tuple[ModelPackage, str]:
         if self._choice == "tiny.en":
             return WHISPER_TINY_EN, "en"
-        language = _detect_language(self._get_model(WHISPER_BASE), path, control)
+        language = _detect_language(self._load_model_once(WHISPER_BASE), wav_path, control)
         if self._choice == "auto" and language == "en":
             return WHISPER_TINY_EN, language
         return WHISPER_BASE, language
 
-    def _get_model(self, weights: ModelPackage) -> "WhisperModel":
+    def _load_model_once(self, weights: ModelPackage) -> "WhisperModel":
         if weights.name not in self._models:
-            self._models[weights.name] = _load_model(weights)
+            self._models[weights.name] = _load_whisper_model(weights)
         return self._models[weights.name]
 
 
@@ -129,7 +131,7 @@ class _WhisperTranscription:
         )
 
 
-def _load_model(weights: ModelPackage) -> "WhisperModel":
+def _load_whisper_model(weights: ModelPackage) -> "WhisperModel":
     try:
         from faster_whisper import WhisperModel
     except ImportError:
@@ -144,10 +146,10 @@ def _load_model(weights: ModelPackage) -> "WhisperModel":
     )
 
 
-def _detect_language(model: "WhisperModel", path: Path, control: ComputationControl) -> str:
+def _detect_language(model: "WhisperModel", wav_path: Path, control: ComputationControl) -> str:
     """Return the language of the first 30 seconds of speech, English if there is none."""
     voiced: list[Samples] = []
-    for _, chunk in _read_audio_chunks(path):
+    for _, chunk in _read_audio_chunks(wav_path):
         control.check()
         voiced.append(extract_speech(chunk))
         if sum(map(len, voiced)) >= WHISPER_WINDOW_SECONDS * SAMPLE_RATE:
@@ -156,9 +158,9 @@ def _detect_language(model: "WhisperModel", path: Path, control: ComputationCont
     return model.detect_language(audio=speech)[0] if len(speech) else "en"
 
 
-def _fix_word_times(words: Iterator[Word], before: Sequence[Word], duration: float) -> Iterator[Word]:
+def _fix_word_times(words: Iterator[Word], previous_words: Sequence[Word], duration: float) -> Iterator[Word]:
     """Yield non-empty words with monotonic times inside the audio."""
-    last = before[-1].end if before else 0.0
+    last = previous_words[-1].end if previous_words else 0.0
     for word in words:
         start = min(max(word.start, last), duration)
         last = min(max(word.end, start), duration)
@@ -166,9 +168,9 @@ def _fix_word_times(words: Iterator[Word], before: Sequence[Word], duration: flo
             yield Word(word.word, round(start, 3), round(last, 3))
 
 
-def _read_audio_chunks(path: Path) -> Generator[tuple[float, Samples]]:
+def _read_audio_chunks(wav_path: Path) -> Generator[tuple[float, Samples]]:
     start, rest = 0, np.empty(0, np.float32)
-    for block in _read_wav_blocks(path):
+    for block in _read_wav_blocks(wav_path):
         audio = np.concatenate((rest, block))
         cut = _find_cut_sample(audio) if len(audio) >= _CHUNK_SECONDS * SAMPLE_RATE else 0
         if cut:
@@ -178,9 +180,9 @@ def _read_audio_chunks(path: Path) -> Generator[tuple[float, Samples]]:
         yield start / SAMPLE_RATE, rest
 
 
-def _read_wav_blocks(path: Path) -> Iterator[Samples]:
+def _read_wav_blocks(wav_path: Path) -> Iterator[Samples]:
     try:
-        with wave.open(str(path), "rb") as file:
+        with wave.open(str(wav_path), "rb") as file:
             if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (SAMPLE_RATE, 1, 2):
                 raise StageFailed("The audio is not a WAV file with 16 kHz, one channel and 16 bits")
             while data := file.readframes(_CHUNK_SECONDS * SAMPLE_RATE):

@@ -55,7 +55,7 @@ def recognize_speech(
 
     `report` gets the second reached; `check` may raise to cancel.
     """
-    speech = _find_speech(audio)
+    speech = _find_speech_spans(audio)
     if not speech:
         return RecognizedSpeech()
     found = RecognizedSpeech()
@@ -77,11 +77,11 @@ def recognize_speech(
 
 
 def extract_speech(audio: Samples) -> Samples:
-    spans = [audio[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)] for start, end in _find_speech(audio)]
+    spans = [audio[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)] for start, end in _find_speech_spans(audio)]
     return np.concatenate(spans) if spans else np.empty(0, np.float32)
 
 
-def _find_speech(audio: Samples) -> list[Span]:
+def _find_speech_spans(audio: Samples) -> list[Span]:
     from faster_whisper.vad import get_speech_timestamps
 
     return [(span["start"] / SAMPLE_RATE, span["end"] / SAMPLE_RATE) for span in get_speech_timestamps(audio)]
@@ -126,11 +126,7 @@ def _recognize_part(
 
 
 def _decode_windows(
-    model: "WhisperModel",
-    audio: Samples,
-    language: str,
-    report: Callable[[float], None],
-    temperatures: Sequence[float],
+    model: "WhisperModel", audio: Samples, language: str, report: Callable[[float], None], temperatures: Sequence[float]
 ) -> list[_WhisperWindow]:
     import ctranslate2
 
@@ -146,11 +142,11 @@ def _decode_windows(
         log_prob_threshold=_MIN_LOG_PROBABILITY,
         no_speech_threshold=_MAX_NO_SPEECH,
     )
-    by_window = groupby(_report_progress(segments, report), key=lambda segment: segment.seek)
+    by_window = groupby(_report_segment_ends(segments, report), key=lambda segment: segment.seek)
     return [_assess_window(list(window)) for _, window in by_window]
 
 
-def _report_progress(
+def _report_segment_ends(
     segments: Iterable["WhisperSegment"], report: Callable[[float], None]
 ) -> Iterator["WhisperSegment"]:
     for segment in segments:
