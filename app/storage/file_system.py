@@ -43,7 +43,6 @@ def translate_read_errors(*, action: str = "read") -> Iterator[None]:
 
 @contextmanager
 def translate_write_errors() -> Iterator[None]:
-    """Raise `StorageFull` or `StorageUnavailable` for an `OSError`."""
     try:
         yield
     except OSError as error:
@@ -211,7 +210,6 @@ def wait_for_file_lock(descriptor: int, stopping: threading.Event) -> None:
 
 
 def is_open_file_at(descriptor: int, path: str | os.PathLike[str]) -> bool:
-    """Return whether an open file still has this path: it may have been moved or removed before it was locked."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except OSError:

@@ -53,7 +53,6 @@ class IncomingFile:
         return self
 
     async def write(self, data: bytes) -> None:
-        """Append bytes. Raises `StorageFull`."""
         await self._workers.run(self._write_bytes, data)
 
     async def check_free_space(self, needed_bytes: int) -> None:
@@ -65,7 +64,7 @@ class IncomingFile:
     def _open_file(self) -> None:
         with self._lock, translate_write_errors():
             if not self._is_closed:
-                self._folder.prepare_folder()
+                self._folder.make_folder_and_remove_old_files()
                 self._descriptor = os.open(self.path, _NEW | os.O_EXCL, 0o666)
                 try_file_lock(self._descriptor)
 
@@ -99,7 +98,7 @@ class IncomingFolder:
     @contextlib.contextmanager
     def open_draft(self, key: str, source: Path, stopping: threading.Event) -> Iterator[tuple[int, Path]]:
         """Open and lock the draft of a copy, with what an interrupted copy wrote; yield its descriptor and path."""
-        self.prepare_folder()
+        self.make_folder_and_remove_old_files()
         identity = f"{key}\0{os.path.abspath(source)}".encode("utf-8", "surrogateescape")
         path = self.path / f"{_DRAFT}{hashlib.sha256(identity).hexdigest()[:32]}"
         while True:
@@ -112,8 +111,7 @@ class IncomingFolder:
             finally:
                 os.close(descriptor)
 
-    def prepare_folder(self) -> None:
-        """Make the folder if missing, and remove old files from it every ten minutes."""
+    def make_folder_and_remove_old_files(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         if self.path.is_symlink():
             raise StorageUnavailable("The folder of arriving files is a symbolic link")

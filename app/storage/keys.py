@@ -52,5 +52,4 @@ def playable_folder_key(identifier: str) -> str:
 
 
 def thumbnail_folder_key(identifier: str) -> str:
-    """Return the folder of the thumbnails of a video and of its clips."""
     return f"thumbnails/{storable_name(identifier)}"

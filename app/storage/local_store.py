@@ -181,11 +181,8 @@ class LocalStore:
         # Copies take long, so they have threads of their own.
         self._copiers = ThreadPool("copies", 4)
 
-    @property
-    def incoming_path(self) -> Path:
-        return self.incoming_folder.path
-
     def receive_file(self) -> IncomingFile:
+        """Receive an upload: `async with store.receive_file() as incoming: await incoming.write(chunk)`."""
         return IncomingFile(self.incoming_folder, self._workers)
 
     def url_of(self, key: str) -> str:
@@ -243,7 +240,7 @@ class LocalStore:
     def _open_through_links(self, path: Path, folders: Sequence[Path]) -> int:
         """Open a file behind symbolic links that lead to one of the folders."""
         real = Path(os.path.realpath(path, strict=True))
-        if not real.is_relative_to(os.path.realpath(self.incoming_path)):
+        if not real.is_relative_to(os.path.realpath(self.incoming_folder.path)):
             for folder in folders:
                 root = Path(os.path.realpath(folder))
                 if names := parts_below(root, real):
@@ -259,7 +256,7 @@ class LocalStore:
         parts = parts_below(self._root, path)
         # Files of a library stay the user's, also where the library and the store share a folder.
         if not parts or any(
-            is_inside_folder(path, folder) for folder in (self.incoming_path, *self.libraries.list_folders())
+            is_inside_folder(path, folder) for folder in (self.incoming_folder.path, *self.libraries.list_folders())
         ):
             return None
         return parts

@@ -11,7 +11,6 @@ from app.core.errors import ConfigurationError, FileMissing
 from app.core.text import list_unicode_forms
 from app.storage.file_system import path_from_url
 from app.storage.google_cloud import BucketReader, ObjectStore
-from app.storage.incoming import IncomingFile
 from app.storage.keys import audio_folder_key
 from app.storage.local_store import LibraryFolders, LocalStore
 from app.storage.protocols import OpenFile, ProgressCallback, ReadableStore, SignedUrl, Store, StoredFile
@@ -24,18 +23,9 @@ class Storage:
         self._own_store = own_store
         self._local_store = local_store
         self._buckets = buckets
-
-    @property
-    def libraries(self) -> LibraryFolders:
-        return self._local_store.libraries
-
-    @property
-    def incoming_path(self) -> Path:
-        return self._local_store.incoming_path
-
-    def receive_file(self) -> IncomingFile:
-        """Receive an upload: `async with storage.receive_file() as incoming: await incoming.write(chunk)`."""
-        return self._local_store.receive_file()
+        self.libraries = local_store.libraries
+        self.incoming_path = local_store.incoming_folder.path
+        self.receive_file = local_store.receive_file
 
     def url_of(self, key: str) -> str:
         return self._own_store.url_of(key)

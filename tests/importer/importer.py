@@ -9,8 +9,8 @@ from psycopg.rows import dict_row
 
 from app.core.config import Settings
 from app.database import Connection, open_async_connection
-from app.importer import ImportOptions, ImportReport, import_library
-from app.importer.report import TABLES
+from app.importer.importing import ImportOptions, import_library
+from app.importer.report import TABLES, ImportReport
 from app.storage import open_storage
 from tests.importer.legacy import LegacyLibrary
 

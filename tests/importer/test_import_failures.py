@@ -10,7 +10,9 @@ import pytest
 from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable
 from app.database import Connection, open_async_connection
-from app.importer import ImportOptions, NotALibrary, import_library, importing, video_rows
+from app.importer import importing, video_rows
+from app.importer.importing import ImportOptions, import_library
+from app.importer.legacy_files import NotALibrary
 from app.importer.moment_rows import VideoWriteResult
 from app.importer.prepared_videos import PreparedVideo
 from app.importer.video_rows import write_video

@@ -62,7 +62,7 @@ class GoogleClient:
         """Return the client. Raises `StorageUnavailable` without credentials."""
         with self._lock:
             if self._client is None:
-                self._client = self._connect_unless_just_failed()
+                self._client = self._connect_unless_failed_recently()
                 # Else the library loads bucket metadata in threads of its own, for traces that are not recorded.
                 self._client._bucket_metadata_cache = None
             return self._client
@@ -78,8 +78,7 @@ class GoogleClient:
                 self._client.close()
                 self._client = None
 
-    def _connect_unless_just_failed(self) -> "Client":
-        """Return a new client; raise the last error again for ten seconds after it."""
+    def _connect_unless_failed_recently(self) -> "Client":
         if self._refusal is not None and time.monotonic() < self._refusal[0]:
             raise StorageUnavailable(self._refusal[1])
         try:

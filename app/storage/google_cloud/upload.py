@@ -69,7 +69,7 @@ class ObjectUpload:
                 translate_write_errors(),
                 self._incoming.open_draft(address, self._source, self._stopping) as (session_file, path),
             ):
-                if not self._load_if_stored():
+                if not self._load_object_if_same_bytes():
                     self._send_in_sessions(session_file)
                 self._report_progress(self._size)
                 path.unlink()
@@ -83,8 +83,7 @@ class ObjectUpload:
                 checksum = _extend_checksum(checksum, chunk)
         return base64.b64encode(checksum.to_bytes(4, "big")).decode()
 
-    def _load_if_stored(self) -> bool:
-        """Load the object; return whether it has the file's size and checksum already."""
+    def _load_object_if_same_bytes(self) -> bool:
         self._blob = self._make_blob()  # one that was loaded stays with its generation
         try:
             with translate_google_errors(self._blob.bucket.name):
@@ -99,7 +98,7 @@ class ObjectUpload:
         if session is not None and self._send_bytes_from(session, self._ask_received_bytes(session)):
             return
         for _ in range(_ATTEMPTS):
-            if self._send_bytes_from(self._begin_session(session_file), 0):
+            if self._send_bytes_from(self._begin_and_save_session(session_file), 0):
                 return
         raise StorageUnavailable("The bucket does not keep what it is sent")
 
@@ -112,8 +111,7 @@ class ObjectUpload:
         same = isinstance(noted, dict) and (noted.get("size"), noted.get("crc32c")) == (self._size, self._checksum)
         return str(noted["session"]) if same else None
 
-    def _begin_session(self, session_file: int) -> str:
-        """Begin an upload session, save it in its file and return its URL."""
+    def _begin_and_save_session(self, session_file: int) -> str:
         kind = guess_media_type(self._blob.name)
         self._blob.content_type = kind
         try:
