@@ -48,7 +48,7 @@ def heard(*words: str, start: float = 0.0, pace: float = 0.4, **values: Any) -> 
 
 
 def run(model: ScriptedWhisper, seconds: float, monkeypatch: pytest.MonkeyPatch) -> whisper_decoding.RecognizedSpeech:
-    monkeypatch.setattr(whisper_decoding, "_find_speech", lambda audio: [(0.0, seconds)])
+    monkeypatch.setattr(whisper_decoding, "_find_speech_spans", lambda audio: [(0.0, seconds)])
     whisper: Any = model
     return recognize_speech(
         whisper, np.zeros(int(seconds * SAMPLE_RATE), np.float32), "en", lambda _: None, lambda: None
