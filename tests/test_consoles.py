@@ -165,7 +165,7 @@ def test_an_error_of_the_command_line_does_not_steer_the_terminal(arguments: lis
 
 
 def test_words_of_pip_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    install._print_printable(f"ERROR: {_HOSTILE}")
+    install._print_without_control_characters(f"ERROR: {_HOSTILE}")
     assert all(line.isprintable() for line in capsys.readouterr().out.split("\n"))
 
 

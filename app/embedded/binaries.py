@@ -50,7 +50,7 @@ VALKEY = ServerWheel(
 
 def find_server_program(wheel: ServerWheel) -> Path:
     """Return the path of the server program, without importing its package."""
-    program = next(_site_packages(wheel).glob(wheel.program), None)
+    program = next(_find_site_packages(wheel).glob(wheel.program), None)
     if program is None:
         raise _missing_wheel_error(wheel)
     return program
@@ -69,10 +69,10 @@ def find_readable_program(wheel: ServerWheel, program: Path) -> Path:
     """Return a path from which any user can run `program`: a copy below `CACHE` where it is in a private folder."""
     if _is_executable_by_others(program):
         return program
-    return _copy_wheel_to_cache(wheel) / program.relative_to(_site_packages(wheel))
+    return _copy_wheel_to_cache(wheel) / program.relative_to(_find_site_packages(wheel))
 
 
-def _site_packages(wheel: ServerWheel) -> Path:
+def _find_site_packages(wheel: ServerWheel) -> Path:
     spec = find_spec(wheel.package)
     if spec is None or not spec.submodule_search_locations:
         raise _missing_wheel_error(wheel)
@@ -99,8 +99,8 @@ def _copy_wheel_to_cache(wheel: ServerWheel) -> Path:
     scratch = Path(tempfile.mkdtemp(dir=CACHE))
     try:
         for part in wheel.parts:
-            if (_site_packages(wheel) / part).exists():
-                shutil.copytree(_site_packages(wheel) / part, scratch / part)
+            if (_find_site_packages(wheel) / part).exists():
+                shutil.copytree(_find_site_packages(wheel) / part, scratch / part)
         _make_readable_by_others(scratch)
         scratch.rename(target)
     except OSError:

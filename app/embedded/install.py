@@ -25,7 +25,6 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def summarize_pip_output(pip_output: Iterable[str], name: str) -> Iterator[str]:
-    """Yield a line for each package, and how many were looked up every few seconds."""
     shown, looked_up, last = set(), 0, time.monotonic()
     for line in pip_output:
         if match := _PACKAGE.match(line):
@@ -45,7 +44,7 @@ def summarize_pip_output(pip_output: Iterable[str], name: str) -> Iterator[str]:
 
 def install_locked_wheels(lock_files: list[str]) -> int:
     name, started = " and ".join(lock_files), time.monotonic()
-    _print_printable(f"Installing {name}")
+    _print_without_control_characters(f"Installing {name}")
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     command += ["--no-color", "--progress-bar", "off", "--root-user-action", "ignore"]
     command += ["--require-hashes", "--only-binary", ":all:", "--no-deps"]
@@ -55,17 +54,17 @@ def install_locked_wheels(lock_files: list[str]) -> int:
     )
     pip_lines: list[str] = []
     try:
-        for line in summarize_pip_output(_copy_lines(pip.stdout or (), pip_lines), name):
-            _print_printable(line)
+        for line in summarize_pip_output(_yield_and_collect_lines(pip.stdout or (), pip_lines), name):
+            _print_without_control_characters(line)
         status = pip.wait()
     except KeyboardInterrupt:
         pip.wait()
         return 130
     if status:
-        _print_printable(explain_pip_failure(pip_lines))
-        _print_printable(f"{name} could not be installed; the same command tries it again")
+        _print_without_control_characters(explain_pip_failure(pip_lines))
+        _print_without_control_characters(f"{name} could not be installed; the same command tries it again")
     else:
-        _print_printable(f"  done in {time.monotonic() - started:.0f} s")
+        _print_without_control_characters(f"  done in {time.monotonic() - started:.0f} s")
     return status
 
 
@@ -85,18 +84,18 @@ def explain_pip_failure(pip_lines: list[str]) -> str:
     )
 
 
-def _format_wheel_name(file: str) -> str:
-    name, version = file.split("-")[:2]
+def _format_wheel_name(wheel_file: str) -> str:
+    name, version = wheel_file.split("-")[:2]
     return f"{name.replace('_', '-')} {version}"
 
 
-def _copy_lines(lines: Iterable[str], collected: list[str]) -> Iterator[str]:
+def _yield_and_collect_lines(lines: Iterable[str], collected: list[str]) -> Iterator[str]:
     for line in lines:
         collected.append(line)
         yield line
 
 
-def _print_printable(text: str) -> None:
+def _print_without_control_characters(text: str) -> None:
     encoding = sys.stdout.encoding or "ascii"
     for line in text.rstrip().split("\n"):
         shown = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), line.expandtabs())

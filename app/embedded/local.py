@@ -51,7 +51,7 @@ def start_or_join_servers(*, redis: bool, share: bool) -> Iterator[Settings]:
     wait = 0 if share else _WAIT_SECONDS
     uses_valkey = redis and "redis_url" not in settings.model_fields_set
     with ExitStack() as stack:
-        provide_server = partial(_join_or_start if share else _start_and_publish, stack)
+        provide_server = partial(_join_or_start if share else _start_and_publish_url, stack)
         if uses_embedded_postgres(settings) or uses_valkey:
             _make_data_folder_private(stack, settings)
         if uses_embedded_postgres(settings):
@@ -80,8 +80,7 @@ def _set_variable(stack: ExitStack, variable: str, value: str) -> None:
     stack.callback(os.environ.pop, variable, None)
 
 
-def _start_and_publish(stack: ExitStack, server: EmbeddedServer, *, wait_for_guests: bool = False) -> str:
-    """Start the server until the stack closes, and return its URL, which other commands can find."""
+def _start_and_publish_url(stack: ExitStack, server: EmbeddedServer, *, wait_for_guests: bool = False) -> str:
     stack.enter_context(server)
     stack.enter_context(SharedServerAddress(server.address_path).publish(server.url, wait_for_guests=wait_for_guests))
     return server.url
@@ -92,7 +91,7 @@ def _join_or_start(stack: ExitStack, server: EmbeddedServer) -> str:
 
     def join_or_start() -> str:
         try:
-            return _start_and_publish(stack, server, wait_for_guests=True)
+            return _start_and_publish_url(stack, server, wait_for_guests=True)
         except FolderTaken:
             if (url := _join_running_server(stack, server)) is None:
                 raise

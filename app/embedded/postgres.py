@@ -208,10 +208,10 @@ class EmbeddedPostgres(EmbeddedServer):
             "port": str(port or _PORT_OF_SOCKETS),
             "unix_socket_directories": "" if self.socket_path is None else ".",  # the data folder
             "unix_socket_permissions": "0700",
-            "hba_file": f"{self._as_seen_by_server(self.data_dir)}/{_ACCESS_FILE}",  # whatever the folder says
+            "hba_file": f"{self._path_seen_by_server(self.data_dir)}/{_ACCESS_FILE}",  # whatever the folder says
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        return [str(program), "-D", self._as_seen_by_server(self.data_dir), *options]
+        return [str(program), "-D", self._path_seen_by_server(self.data_dir), *options]
 
     def _is_ready(self, pid: int) -> bool:
         words = _read_pid_file_lines(self.data_dir)
@@ -219,16 +219,16 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def _prepare_folder(self, program: Path) -> None:
         if not (self.data_dir / self.marker).exists():
-            self._create_database_folder(program.with_name("initdb"))
-        self._refuse_other_version(program)
+            self._create_folder_with_initdb(program.with_name("initdb"))
+        self._refuse_folder_of_other_version(program)
         self._remove_stale_pid_file()
-        if not self._has_current_access_file(self.data_dir):
+        if not self._has_current_pg_hba_conf(self.data_dir):
             for name in self._create_role_and_list_databases(program, self.data_dir):
                 self._run_script_in_single_user_mode(program, self.data_dir, name, make_ownership_script())
-            self._write_access_file(self.data_dir)
+            self._write_pg_hba_conf(self.data_dir)
 
-    def _create_database_folder(self, initdb: Path) -> None:
-        """Run initdb in a sibling folder, so that an interrupted one never looks like a database."""
+    def _create_folder_with_initdb(self, initdb: Path) -> None:
+        # A sibling folder, so that an interrupted initdb never looks like a database.
         scratch = self.data_dir.with_name(self.data_dir.name + ".initdb")
         if scratch.exists():
             shutil.rmtree(scratch)
@@ -236,7 +236,7 @@ class EmbeddedPostgres(EmbeddedServer):
         try:
             self._run_initdb(initdb, scratch)
             self._create_role_and_list_databases(initdb.with_name("postgres"), scratch)
-            self._write_access_file(scratch)
+            self._write_pg_hba_conf(scratch)  # last: it marks the role as complete
             scratch.rename(self.data_dir)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -245,14 +245,14 @@ class EmbeddedPostgres(EmbeddedServer):
     def _run_initdb(self, initdb: Path, folder: Path) -> None:
         durability = ["--no-sync"] if self._settings.get("fsync") == "off" else []
         require_passwd_entry()
-        command = [str(initdb), "-D", self._as_seen_by_server(folder), *_INITDB, *durability]
+        command = [str(initdb), "-D", self._path_seen_by_server(folder), *_INITDB, *durability]
         self._run_to_end("initdb", command, folder)
 
-    def _has_current_access_file(self, folder: Path) -> bool:
+    def _has_current_pg_hba_conf(self, folder: Path) -> bool:
         access = folder / _ACCESS_FILE
-        return access.is_file() and access.read_text("utf-8", "replace") == self._make_access_file()
+        return access.is_file() and access.read_text("utf-8", "replace") == self._make_pg_hba_conf()
 
-    def _make_access_file(self) -> str:
+    def _make_pg_hba_conf(self) -> str:
         return make_pg_hba_conf(self._password, superuser=self._superuser)
 
     def _create_role_and_list_databases(self, program: Path, folder: Path) -> list[str]:
@@ -262,12 +262,11 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def _run_script_in_single_user_mode(self, program: Path, folder: Path, database: str, script: str) -> None:
         durability = ["-F"] if self._settings.get("fsync") == "off" else []
-        command = [str(program), *_SINGLE_USER, *durability, "-D", self._as_seen_by_server(folder), database]
+        command = [str(program), *_SINGLE_USER, *durability, "-D", self._path_seen_by_server(folder), database]
         self._run_to_end("PostgreSQL in single-user mode", command, folder, script)
 
-    def _write_access_file(self, folder: Path) -> None:
-        """Write `pg_hba.conf` last: it marks the role as complete."""
-        write_private_file(folder / _ACCESS_FILE, self._make_access_file())
+    def _write_pg_hba_conf(self, folder: Path) -> None:
+        write_private_file(folder / _ACCESS_FILE, self._make_pg_hba_conf())
         _sync_folder(folder)
 
     def _run_to_end(self, name: str, command: Sequence[str], folder: Path, text: str = "") -> None:
@@ -280,11 +279,11 @@ class EmbeddedPostgres(EmbeddedServer):
             cause = summarize_log_failure(self.log_path)
             raise EmbeddedError(f"{name} failed: {cause} (more in {self.log_path}).")
 
-    def _as_seen_by_server(self, folder: Path) -> str:
+    def _path_seen_by_server(self, folder: Path) -> str:
         """Return the path for the server: as another user it may not reach the real path of its working folder."""
         return "/proc/self/cwd" if is_root() and sys.platform == "linux" else str(folder)
 
-    def _refuse_other_version(self, program: Path) -> None:
+    def _refuse_folder_of_other_version(self, program: Path) -> None:
         made_by = (self.data_dir / self.marker).read_text("utf-8").strip()
         shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)  # noqa: S603  ours
         ours = shown.stdout.split()[-1].split(".")[0]

@@ -155,7 +155,7 @@ class EmbeddedServer(ABC):
         self._lock = DataFolderLock.acquire(self.data_dir, self._wait_seconds)
         self.address_path.unlink(missing_ok=True)  # of a server that was killed
         if self.data_dir.exists():
-            self._refuse_foreign_folder()
+            self._refuse_folder_with_other_content()
         self._password = read_or_create_password(self._password_path)
         self._prepare_folder(program)
         if self.socket_path is not None and not _can_have_socket(self.socket_path):
@@ -166,8 +166,7 @@ class EmbeddedServer(ABC):
             self._launch_and_wait(program, 0)
         self._lock.write_holder(f"process {os.getpid()}, its server is process {self.pid}")
 
-    def _refuse_foreign_folder(self) -> None:
-        """Refuse a folder with other content before root changes its owner."""
+    def _refuse_folder_with_other_content(self) -> None:
         require_own_folder(self.data_dir)
         if any(self.data_dir.iterdir()) and not (self.data_dir / self.marker).exists():
             raise EmbeddedError(f"{self.data_dir} is not empty and holds no {self.wheel.server} data: move it away.")

@@ -135,7 +135,7 @@ class _LibraryImport:
         self._database_error: DatabaseUnavailable | None = None
 
     async def run(self) -> None:
-        sources, library = await asyncio.to_thread(self._scan_library)
+        sources, library = await asyncio.to_thread(self._scan_and_register_library)
         total_bytes = sum(map(_size_or_zero, library.list_media_files())) if self._report.copy else 0
         self._progress.start_progress(len(library.videos), total_bytes)
         # One slot: what is read ahead is held in memory.
@@ -154,7 +154,7 @@ class _LibraryImport:
             self._progress.stop_progress()
         self._report.row_counts.update(self._configs.count_prompt_and_config_rows())
 
-    def _scan_library(self) -> tuple[dict[str, RegisteredSource], LibraryContents]:
+    def _scan_and_register_library(self) -> tuple[dict[str, RegisteredSource], LibraryContents]:
         """Return the URL registry and the files of the library, and refuse a storage that would own any of them."""
         reporter, root = FileReporter(None, None), self._report.directory
         registry = root / REGISTRY_FILE

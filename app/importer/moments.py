@@ -95,7 +95,7 @@ class _IdentifierAssigner:
         self._moments = moments
         self._stored = stored
         self._ids_of_other_videos = ids_of_other_videos
-        self._hash_inputs = _make_hash_inputs(moments, video_identifier)
+        self._hash_inputs = _make_identifier_hash_inputs(moments, video_identifier)
 
     def assign_identifiers(self) -> list[str]:
         identifiers = dict(self._keep_legacy_ids())
@@ -126,7 +126,7 @@ class _IdentifierAssigner:
         return not holds_it and _hash_identifier(self._hash_inputs[position], 0) in self._stored
 
 
-def _make_hash_inputs(moments: Sequence[LegacyMoment], video_identifier: str) -> list[str]:
+def _make_identifier_hash_inputs(moments: Sequence[LegacyMoment], video_identifier: str) -> list[str]:
     """Return for each moment the text that its identifier is a hash of; equal moments are numbered."""
     seen: Counter[tuple[object, ...]] = Counter()
     hash_inputs = []

@@ -191,7 +191,6 @@ def _bucket_address(source_url: str | None) -> VideoAddress | None:
 def _find_thumbnail_or_audio(
     path: Path | None, folder_key: Callable[[str], str], kind: str, reporter: FileReporter
 ) -> LibraryFile | None:
-    """Return a thumbnail or an audio file, or None where there is none, it is empty or cannot be read."""
     if path is None:
         return None
     try:

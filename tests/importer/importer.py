@@ -43,7 +43,7 @@ class Importer:
         how = ImportOptions(**options)
         report = await import_library(self.settings, self.storage, legacy.root, how, Silence())
         with report:
-            return report.summarize() | {"entries": list(report.read_entries())}
+            return report.summarize_without_entries() | {"entries": list(report.read_entries())}
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

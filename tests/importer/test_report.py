@@ -65,7 +65,7 @@ def test_the_written_report_is_the_report(report: ImportReport, tmp_path: Path) 
     report.row_counts.update({("moments", "new"): 2, ("moments", "changed"): 1})
     report.write(tmp_path / "report.json")
     written = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert written == report.summarize() | {"entries": list(report.read_entries())}
+    assert written == report.summarize_without_entries() | {"entries": list(report.read_entries())}
     assert (written["rows"], written["counts"], written["complete"]) == (3, {"refused": 1, "kept": 1}, False)
 
 

@@ -95,10 +95,10 @@ class ObjectUpload:
     def _send_in_sessions(self, session_file: int) -> None:
         """Continue the saved upload session, or begin new ones, until the bucket has the whole file."""
         session = self._read_saved_session(session_file)
-        if session is not None and self._send_bytes_from(session, self._ask_received_bytes(session)):
+        if session is not None and self._send_bytes_from_position(session, self._ask_received_bytes(session)):
             return
         for _ in range(_ATTEMPTS):
-            if self._send_bytes_from(self._begin_and_save_session(session_file), 0):
+            if self._send_bytes_from_position(self._begin_and_save_session(session_file), 0):
                 return
         raise StorageUnavailable("The bucket does not keep what it is sent")
 
@@ -132,7 +132,7 @@ class ObjectUpload:
         os.fsync(session_file)
         return session
 
-    def _send_bytes_from(self, session: str, position: int | None) -> bool:
+    def _send_bytes_from_position(self, session: str, position: int | None) -> bool:
         """Send the bytes from `position`; return False for a session that expired or an upload that is corrupt."""
         if self._size == 0:
             position = self._ask_received_bytes(session)
