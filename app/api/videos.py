@@ -21,10 +21,9 @@ from app.api.conditional_requests import (
 from app.api.dependencies import FastReadRoute, Limit, OptionalQueryRoute, ResourcesDep, VideoId, get_resources
 from app.models.videos import PlayableCopyStatus, describe_early_end
 from app.repositories.videos import DetailedVideoCard, VideoCard, VideoChanges
-from app.services import videos
 from app.services.deletion import DeletionOptions, VideoDeletion, delete_video
 from app.services.media import VideosWithAudio
-from app.services.videos import SOURCE_URL_PATTERN, BatchedVideoReader, VideoListDocument, update_video
+from app.services.videos import SOURCE_URL_PATTERN, BatchedVideoReader, VideoListQuery, update_video
 
 router = APIRouter(prefix="/api/videos", tags=["videos"])
 lists = APIRouter(prefix="/api/videos", tags=["videos"], route_class=OptionalQueryRoute)
@@ -173,34 +172,22 @@ class VideoDeletionAnswer:
 async def list_videos(request: Request, limit: Limit = None, cursor: Cursor = "") -> Response:
     """List videos, ordered by id. Without `limit` the whole library; with it, `Link` names the next page."""
     resources = await get_resources(request)
-    if limit is None and not cursor:
-        return _make_video_list_answer(request, await resources.video_list.get_document(_serialize_video_list))
-    # Read before a connection is taken, which must not wait for the storage.
-    audio = await resources.audio.get_videos_with_audio()
-    async with resources.database.connect() as conn:
-        cards = await videos.list_videos(conn, limit, cursor)
-    headers = next_page_header(request, cards[-1].identifier) if limit is not None and len(cards) == limit else None
-    return json_answer(_make_video_answers(cards, audio), headers=headers)
-
-
-def _make_video_list_answer(request: Request, document: VideoListDocument) -> Response:
+    document = await resources.video_list.get_document(VideoListQuery(limit, cursor), _serialize_video_list)
     gzipped = accepts_gzip(request)
     etag = f'"{document.digest}-gzip"' if gzipped else f'"{document.digest}"'
     headers = make_revalidation_headers(etag)
     if refusal := check_preconditions(request, HttpValidators(etag), headers):
         return refusal
-    if not gzipped:
-        return Response(document.plain_json, headers=headers, media_type="application/json")
-    return Response(document.gzipped_json, headers=headers | GZIP_ENCODING, media_type="application/json")
+    if document.last_identifier is not None:
+        headers |= next_page_header(request, document.last_identifier)
+    if gzipped:
+        return Response(document.gzipped_json, headers=headers | GZIP_ENCODING, media_type="application/json")
+    return Response(document.plain_json, headers=headers, media_type="application/json")
 
 
 def _serialize_video_list(cards: list[VideoCard], videos_with_audio: VideosWithAudio) -> bytes:
-    return orjson.dumps(_make_video_answers(cards, videos_with_audio))
-
-
-def _make_video_answers(cards: list[VideoCard], videos_with_audio: VideosWithAudio) -> list[VideoAnswer]:
     searched = videos_with_audio or _NO_AUDIO
-    return [VideoAnswer.from_card(card, searched) for card in cards]
+    return orjson.dumps([VideoAnswer.from_card(card, searched) for card in cards])
 
 
 @reads.get("/{video_id}", response_model=SingleVideoAnswer, responses=NOT_FOUND)

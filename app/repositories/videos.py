@@ -110,8 +110,7 @@ _LIST_VERSION = """
     HAVING pg_current_xact_id_if_assigned() IS NULL
 """
 
-_LISTED_CARD_QUERY = _CARD_QUERY.format(more_columns="", more_tables="")
-_VERSIONED_CARD_QUERY = _CARD_QUERY.format(more_columns=f", ({_LIST_VERSION})", more_tables="")
+_LISTED_CARD_QUERY = _CARD_QUERY.format(more_columns=f", ({_LIST_VERSION})", more_tables="")
 
 
 _DETAILED_CARD_QUERY = _CARD_QUERY.format(
@@ -261,19 +260,15 @@ class VideoRepository(Repository):
     async def count(self) -> int:
         return int(await fetch_value(self._conn, "SELECT count(*) FROM videos") or 0)
 
-    async def list_cards(self, limit: int, after: str = "") -> list[VideoCard]:
-        # A literal limit: PostgreSQL plans a parameter for a small part of the table.
-        page = sql.SQL(_LISTED_CARD_QUERY + _where_listed(after) + " LIMIT {}").format(sql.Literal(limit))
-        cursor = await self._conn.execute(page, {"after": after})
-        return [VideoCard._make(row) for row in await cursor.fetchall()]
-
     async def get_list_version(self) -> str | None:
         """Return a text that changes with the list of all videos; None in a transaction that has written."""
         return await fetch_value(self._conn, _LIST_VERSION)
 
-    async def list_all_cards(self, after: str = "") -> tuple[str | None, list[VideoCard]]:
-        """Return the version of the list, None for an empty one, and its videos after an identifier: one statement."""
-        cursor = await self._conn.execute(_VERSIONED_CARD_QUERY + _where_listed(after), {"after": after})
+    async def list_cards(self, limit: int | None = None, after: str = "") -> tuple[str | None, list[VideoCard]]:
+        """Return the version of the list, None for no videos, and its videos after an identifier: one statement."""
+        # A literal limit: PostgreSQL plans a parameter for a small part of the table.
+        query = sql.SQL(_LISTED_CARD_QUERY + _where_listed(after) + " LIMIT {}").format(sql.Literal(limit))
+        cursor = await self._conn.execute(query, {"after": after})
         version: str | None = None
         cards: list[VideoCard] = []
         while rows := await cursor.fetchmany(_ROWS_AT_A_TIME):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Self, cast
+from typing import NamedTuple, Self, cast
 from urllib.parse import urlsplit
 
 from cachetools import LRUCache
@@ -32,6 +32,8 @@ _LONGEST_DERIVED_IDENTIFIER = 50
 _RESERVED_IN_URLS = frozenset("/\\?#%")  # browsers turn a backslash into a slash
 # Bytes of compressed transcripts kept per process: about 1,300 of 3,000 words each.
 _CACHE_BYTES = 64 * 1024 * 1024
+# Videos in the pages kept per process, at about 800 bytes each; the whole list is kept beside them.
+_MAX_CACHED_VIDEOS = 50_000
 # A transcript of 3,000 words, 283 kB of JSON, takes 0.40 ms at this level and becomes 67 kB; level 2 saves 1 % of the
 # bytes and takes a tenth longer.
 _COMPRESSION_LEVEL = 1
@@ -79,14 +81,6 @@ def check_text_field(field_name: str, text: str, max_length: int) -> None:
         raise InvalidInput(f"{field_name} holds a character that cannot be stored")
 
 
-async def list_videos(conn: Connection, limit: int | None, after: str) -> list[VideoCard]:
-    """Return at most `limit` videos after the identifier `after`; all of them if `limit` is None."""
-    videos = VideoRepository(conn)
-    if limit is not None:
-        return await videos.list_cards(limit, after)
-    return (await videos.list_all_cards(after))[1]
-
-
 async def update_video(conn: Connection, identifier: str, changes: VideoChanges) -> None:
     if (title := changes.get("title")) is not None:
         check_video_title(title)
@@ -103,22 +97,30 @@ async def update_video(conn: Connection, identifier: str, changes: VideoChanges)
         await videos.update(video.id, **changes)
 
 
+class VideoListQuery(NamedTuple):
+    """At most `limit` videos after the identifier `after`; without both, the whole list."""
+
+    limit: int | None = None
+    after: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class VideoListDocument:
-    """The list of all videos as JSON, and the SHA-256 of that."""
+    """Listed videos as JSON, and the SHA-256 of that; `last_identifier` is None where more videos cannot follow."""
 
     plain_json: bytes
     gzipped_json: bytes
     digest: str
+    last_identifier: str | None
 
     @classmethod
-    def from_json(cls, plain: bytes) -> Self:
-        return cls(plain, igzip.compress(plain, _COMPRESSION_LEVEL), sha256(plain).hexdigest())
+    def from_json(cls, plain: bytes, last_identifier: str | None) -> Self:
+        return cls(plain, igzip.compress(plain, _COMPRESSION_LEVEL), sha256(plain).hexdigest(), last_identifier)
 
 
 @dataclass(slots=True)
 class _ListedVideos:
-    """One version of the list of all videos, and its document for the extracted audio that it was written with."""
+    """The videos of a query in one version of the list, and their document for the audio that it was written with."""
 
     version: str | None
     cards: list[VideoCard]
@@ -127,31 +129,56 @@ class _ListedVideos:
 
 
 class VideoListCache:
-    """Keeps the list of all videos as JSON until the list, or which audio is extracted, changes in any process.
+    """Keeps lists of videos as JSON until the list, or which audio is extracted, changes in any process.
 
     Each request looks the version of the list up, in a statement that concurrent requests share.
     """
 
     def __init__(self, open_connection: OpenConnection, settings: Settings, audio: ExtractedAudioIndex) -> None:
         self._audio = audio
-        self._versions = BatchLoader(open_connection, self._load_current_list, settings)
-        self._kept: _ListedVideos | None = None
+        self._current = BatchLoader(open_connection, self._load_current_lists, settings)
+        self._whole_list: _ListedVideos | None = None
+        self._pages: LRUCache[VideoListQuery, _ListedVideos] = LRUCache(
+            _MAX_CACHED_VIDEOS, getsizeof=lambda listed: len(listed.cards)
+        )
 
-    async def get_document(self, write_json: Callable[[list[VideoCard], VideosWithAudio], bytes]) -> VideoListDocument:
-        """Return the current document, which `write_json` writes where none is kept."""
+    async def get_document(
+        self, query: VideoListQuery, write_json: Callable[[list[VideoCard], VideosWithAudio], bytes]
+    ) -> VideoListDocument:
+        """Return the current document of a query, which `write_json` writes where none is kept."""
+        if "\0" in query.after:  # it would fail the statements of other requests, too
+            raise InvalidInput("cursor must not hold the character U+0000")
         # Before a connection is taken, which must not wait for the storage.
         audio = await self._audio.get_videos_with_audio()
-        listed = cast(_ListedVideos, await self._versions.get(None))  # whatever it finds, it returns one
+        listed = cast(_ListedVideos, await self._current.get(query))  # whatever it finds, it returns one
         if listed.document is None or listed.audio is not audio:
-            listed.document, listed.audio = VideoListDocument.from_json(write_json(listed.cards, audio)), audio
+            last_identifier = listed.cards[-1].identifier if len(listed.cards) == query.limit else None
+            plain = write_json(listed.cards, audio)
+            listed.document, listed.audio = VideoListDocument.from_json(plain, last_identifier), audio
         return listed.document
 
-    async def _load_current_list(self, conn: Connection, keys: list[None]) -> dict[None, _ListedVideos]:
+    async def _load_current_lists(
+        self, conn: Connection, queries: list[VideoListQuery]
+    ) -> dict[VideoListQuery, _ListedVideos]:
         videos = VideoRepository(conn)
-        kept = self._kept
-        if kept is None or kept.version is None or kept.version != await videos.get_list_version():
-            kept = self._kept = _ListedVideos(*await videos.list_all_cards())
-        return {None: kept}
+        lists = {query: self._get_kept(query) for query in queries}
+        version = await videos.get_list_version() if any(lists.values()) else None
+        current: dict[VideoListQuery, _ListedVideos] = {}
+        for query, listed in lists.items():
+            if listed is None or version is None or listed.version != version:
+                listed = _ListedVideos(*await videos.list_cards(query.limit, query.after))
+                self._keep(query, listed)
+            current[query] = listed
+        return current
+
+    def _get_kept(self, query: VideoListQuery) -> _ListedVideos | None:
+        return self._pages.get(query) if any(query) else self._whole_list
+
+    def _keep(self, query: VideoListQuery, listed: _ListedVideos) -> None:
+        if not any(query):
+            self._whole_list = listed
+        elif len(listed.cards) <= _MAX_CACHED_VIDEOS:
+            self._pages[query] = listed
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,7 +174,7 @@ async def test_a_transaction_that_has_written_sees_its_own_list(library: Connect
     async with library.transaction(force_rollback=True):
         for identifier in ("x", "y"):
             await make_video(library, identifier=identifier)
-            version, cards = await VideoRepository(library).list_all_cards("whole")
+            version, cards = await VideoRepository(library).list_cards(after="whole")
             assert (version, cards[-1].identifier) == (None, identifier)
 
 
@@ -195,7 +195,7 @@ async def test_equal_versions_have_equal_lists_while_many_write(own_settings: Se
     async def read() -> None:
         async with open_async_connection(own_settings) as conn:
             while not is_over.is_set():
-                version, cards = await VideoRepository(conn).list_all_cards()
+                version, cards = await VideoRepository(conn).list_cards()
                 assert seen.setdefault(version, list(map(repr, cards))) == list(map(repr, cards))
 
     async def write_all() -> None:
@@ -297,8 +297,43 @@ async def test_the_list_is_compressed_for_a_client_that_reads_gzip(
     assert "Accept-Encoding" in compressed.headers["Vary"]
 
 
-async def test_a_page_is_read_each_time(own_client: AsyncClient, library: Connection) -> None:
-    for query in ({"limit": 1000}, {"cursor": "a"}):
-        answer = await own_client.get("/api/videos", params=query)
-        assert answer.json() == await _list(own_client)
-        assert "ETag" not in answer.headers
+@pytest.mark.parametrize("query", [{"limit": 2}, {"limit": 2, "cursor": "linked"}, {"cursor": "linked"}])
+async def test_a_page_is_kept_until_the_list_changes(
+    own_client: AsyncClient, library: Connection, caplog: pytest.LogCaptureFixture, query: dict[str, str | int]
+) -> None:
+    first = await own_client.get("/api/videos", params=query)
+    with caplog.at_level(logging.INFO, logger="app.database.statements"):
+        again = await own_client.get("/api/videos", params=query)
+    assert not any(_LIST_QUERY in record.message for record in caplog.records)
+    assert (again.content, again.headers.get("Link")) == (first.content, first.headers.get("Link"))
+    unchanged = await own_client.get("/api/videos", params=query, headers={"If-None-Match": first.headers["ETag"]})
+    assert unchanged.status_code == 304
+    await library.execute("UPDATE videos SET title = 'Other'")
+    changed = await own_client.get("/api/videos", params=query)
+    assert [video["title"] for video in changed.json()] == ["Other"] * len(first.json())
+
+
+async def test_pages_that_arrive_together_are_not_mixed_up(own_client: AsyncClient, library: Connection) -> None:
+    whole = await _list(own_client)
+    queries: list[dict[str, str | int]] = [{"limit": 1}, {"limit": 2}, {"limit": 1, "cursor": "linked"}, {}]
+    answers = await asyncio.gather(*(own_client.get("/api/videos", params=query) for query in queries * 5))
+    assert [answer.json() for answer in answers] == [whole[:1], whole[:2], whole[1:2], whole] * 5
+
+
+async def test_a_cursor_that_no_identifier_can_be_fails_alone(own_client: AsyncClient, library: Connection) -> None:
+    queries: list[dict[str, str | int]] = [{"limit": 1}, {"limit": 1, "cursor": "\x00"}, {"limit": 2}]
+    answers = await asyncio.gather(*(own_client.get("/api/videos", params=query) for query in queries))
+    assert [answer.status_code for answer in answers] == [200, 422, 200]
+
+
+async def test_pages_that_were_not_asked_for_lately_are_forgotten(
+    own_client: AsyncClient, library: Connection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = own_client._transport.app  # type: ignore[attr-defined]
+    monkeypatch.setattr(app.state.resources.video_list._pages, "_Cache__maxsize", 2)
+    pages: list[dict[str, str | int]] = [{"limit": 1}, {"limit": 1, "cursor": "linked"}, {"limit": 1, "cursor": "m"}]
+    for query in pages:
+        await own_client.get("/api/videos", params=query)
+    with caplog.at_level(logging.INFO, logger="app.database.statements"):
+        await own_client.get("/api/videos", params=pages[0])
+    assert any(_LIST_QUERY in record.message for record in caplog.records)

@@ -67,7 +67,7 @@ def read_journal(folder: Path, run: str) -> list[tuple[Stage, int]]:
 
 
 def _make_stage(folder: Path, stage: Stage) -> LoadedStage:
-    seconds = 600.0 if stage is Stage.TRANSCRIPT else 60.0  # one of them may work while PostgreSQL is away for long
+    seconds = 3600.0 if stage is Stage.TRANSCRIPT else 60.0  # one of them may work while PostgreSQL is away for long
     definition = replace(
         STAGE_TABLE[stage], time_limit=TimeLimit(seconds), limit_setting=None, retry=RetryRule(retries_failures=False)
     )

@@ -37,5 +37,5 @@ async def test_a_video_that_a_worker_of_the_earlier_version_downloads_is_listed(
     migrate(url)
     execute(url, "UPDATE videos SET file_size_kb = 5 WHERE identifier = 'dead'")
     async with open_async_connection(Settings(database_url=url)) as conn:
-        cards = await VideoRepository(conn).list_cards(10)
+        _, cards = await VideoRepository(conn).list_cards(10)
     assert [card.identifier for card in cards] == ["dead", "downloaded", "imported", "spoken", "uploaded"]

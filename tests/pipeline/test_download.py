@@ -17,7 +17,6 @@ from app.models.stages import STAGE_TABLE, Stage
 from app.pipeline.context import RunContext
 from app.pipeline.stages import download
 from app.repositories import VideoRepository
-from app.services.videos import list_videos
 from tests.google_emulator import Emulator
 from tests.media.movies import make_movie
 from tests.media.test_truncation import cut_off, make_noise
@@ -68,12 +67,12 @@ async def test_a_video_is_downloaded_stored_and_described(
     async with _run(own_database_url, tmp_path, site) as context:
         async with context.database.connect() as conn:
             await conn.execute("INSERT INTO pipeline.pending_videos SELECT id FROM videos")
-            assert await list_videos(conn, None, "") == []
+            assert (await VideoRepository(conn).list_cards())[1] == []
         assert await download.skip_reason(context) is None
         result = await download.run_stage(context)
         row = await _row(context)
         async with context.database.connect() as conn:
-            assert [card.identifier for card in await list_videos(conn, None, "")] == ["talk"]
+            assert [card.identifier for card in (await VideoRepository(conn).list_cards())[1]] == ["talk"]
         assert await _is_stored(context, video_file)
         assert await download.skip_reason(context) == "Video already exists locally"
     assert row.cloud_url.endswith("/0123456789abcdef.mp4")
