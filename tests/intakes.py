@@ -113,7 +113,7 @@ class IntakeSite:
     async def rejected(self) -> list[RejectedRequest]:
         """Return what was rejected, in the order of time."""
         async with self.connect() as conn:
-            return (await RejectedRequestRepository(conn).list_newest_requests(1000))[::-1]
+            return (await RejectedRequestRepository(conn).list_newest_rejected_requests(1000))[::-1]
 
     async def until_settled(self) -> None:
         """Wait until everything in the stream was read and acknowledged."""

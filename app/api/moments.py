@@ -18,7 +18,7 @@ from app.api.dependencies import (
 from app.core.validation import InputLine
 from app.repositories.moments import MomentWithConfig
 from app.services import deletion, moments
-from app.services.deletion import MomentDeletion
+from app.services.deletion import MomentDeletionResult
 
 router = APIRouter(prefix="/api/videos/{video_id}/moments", tags=["moments"])
 reads = APIRouter(prefix="/api/videos/{video_id}/moments", tags=["moments"], route_class=FastReadRoute)
@@ -116,7 +116,7 @@ class MomentDeletionAnswer:
     errors: Annotated[list[str] | None, Field(description="What could not be deleted: repeat the request")]
 
     @classmethod
-    def from_deletion(cls, moment_id: str, deletion: MomentDeletion) -> Self:
+    def from_deletion(cls, moment_id: str, deletion: MomentDeletionResult) -> Self:
         return cls(
             deleted=DeletedMomentParts(
                 moment=moment_id, clip=deletion.had_clip, thumbnail=deletion.had_thumbnail, files=deletion.files

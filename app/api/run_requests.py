@@ -41,7 +41,7 @@ class GenerateMomentsBody(BaseModel):
     model: ModelKey = "minimax"
     temperature: Temperature = 0.7
 
-    def to_request(self) -> RunRequest:
+    def to_run_request(self) -> RunRequest:
         return RunRequest(
             generation_model=self.model,
             generation_temperature=self.temperature,
@@ -63,7 +63,7 @@ class RefineBody(BaseModel):
     temperature: Temperature = 0.7
     include_video: bool = Field(False, description="Send the moment's clip to the model")
 
-    def to_request(self) -> RunRequest:
+    def to_run_request(self) -> RunRequest:
         return RunRequest(
             refinement_model=self.model,
             refinement_temperature=self.temperature,
@@ -80,7 +80,7 @@ class ExtractClipsBody(BaseModel):
 
     override_existing: bool = Field(True, description="Cut existing clips again")
 
-    def to_request(self) -> RunRequest:
+    def to_run_request(self) -> RunRequest:
         return RunRequest(override_existing_clips=self.override_existing)
 
 
@@ -175,21 +175,21 @@ async def process_transcript(video_id: VideoId, starter: RunStarterDep) -> Respo
 @videos.post("/generate-moments", response_model=JobStartAnswer, responses={**NOT_READY, **_NO_MODEL})
 async def generate_moments(video_id: VideoId, body: GenerateMomentsBody, starter: RunStarterDep) -> Response:
     """Start a run that generates a video's moments."""
-    await starter.start_moment_generation(video_id, body.to_request())
+    await starter.start_moment_generation(video_id, body.to_run_request())
     return json_answer(JobStartAnswer(message="Moment generation started", video_id=video_id))
 
 
 @videos.post("/extract-clips", response_model=JobStartAnswer, responses=NOT_READY)
 async def extract_clips(video_id: VideoId, body: ExtractClipsBody, starter: RunStarterDep) -> Response:
     """Start a run that cuts the clips of a video's moments."""
-    await starter.start_clip_extraction(video_id, body.to_request())
+    await starter.start_clip_extraction(video_id, body.to_run_request())
     return json_answer(JobStartAnswer(message="Clip extraction started", video_id=video_id))
 
 
 @videos.post("/moments/{moment_id}/refine", response_model=RefinementStartAnswer, responses={**NOT_READY, **_NO_MODEL})
 async def refine_moment(video_id: VideoId, moment_id: MomentId, body: RefineBody, starter: RunStarterDep) -> Response:
     """Start a run that refines a moment."""
-    await starter.start_moment_refinement(video_id, moment_id, body.to_request())
+    await starter.start_moment_refinement(video_id, moment_id, body.to_run_request())
     return json_answer(
         RefinementStartAnswer(
             message="Moment refinement started",
@@ -203,7 +203,7 @@ async def refine_moment(video_id: VideoId, moment_id: MomentId, body: RefineBody
 @pipelines.post("/pipeline/{video_id}/start", response_model=RunStartAnswer, responses={**NOT_READY, **_NO_MODEL})
 async def start_pipeline(video_id: NamedVideoId, body: FullRunBody, starter: RunStarterDep) -> Response:
     """Start a full run: from a video to its refined moments and their clips."""
-    started = await starter.start_full_run(video_id, body.to_request())
+    started = await starter.start_full_run(video_id, body.to_run_request())
     return json_answer(RunStartAnswer(request_id=started, video_id=video_id))
 
 
@@ -236,9 +236,11 @@ async def generate_from_url(body: RunFromUrlBody, starter: RunStarterDep) -> Res
     """Start a full run for the video of a URL, or for a stored one."""
     match body:
         case RunFromUrlBody(video_id=str(video), video_url=None):
-            started, is_cached = await starter.start_full_run(video, body.to_request()), True
+            started, is_cached = await starter.start_full_run(video, body.to_run_request()), True
         case RunFromUrlBody(video_id=None, video_url=str(url)):
-            started, found = await starter.start_full_run_from_url(url, body.to_request(), force=body.force_download)
+            started, found = await starter.start_full_run_from_url(
+                url, body.to_run_request(), force=body.force_download
+            )
             video, is_cached = found.video, found.is_cached
         case _:
             raise InvalidInput("Either video_id or video_url must be given")

@@ -329,7 +329,7 @@ async def retry_failed_run(request_id: RunId, retrier: RunRetrierDep) -> Respons
 async def follow_run(request: Request, video_id: AnyVideoId, last_event_id: LastEventId = "") -> Response:
     """The status of a video's newest full run, sent at once and after every change, until the run has ended."""
     feeds: RunStatusFeeds = request.app.state.run_feeds
-    state = await feeds.get_status(video_id)
+    state = await feeds.read_status_for_new_follower(video_id)
     client_has_state = state.id == last_event_id
     if client_has_state and state.is_final:
         return Response(status_code=204)

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from app.api.answers import Error, Seconds, answer_dataclass, embed_json, json_answer
 from app.api.dependencies import AutocommitConnection
-from app.repositories.search import MomentHit, SearchFilters, SearchHit
+from app.repositories.search import MomentHit, SearchFilters, TranscriptHit
 from app.services import search
 from app.services.search import SearchResult
 
@@ -80,7 +80,7 @@ async def search_everything(conn: AutocommitConnection, query: Annotated[SearchQ
     )
 
 
-def _make_video_hit_answer(result: SearchResult[SearchHit]) -> MatchingVideoAnswer:
+def _make_video_hit_answer(result: SearchResult[TranscriptHit]) -> MatchingVideoAnswer:
     return MatchingVideoAnswer(
         video_id=result.hit.video_identifier,
         video_title=result.video_title,

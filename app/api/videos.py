@@ -21,7 +21,7 @@ from app.api.conditional_requests import (
 from app.api.dependencies import FastReadRoute, Limit, OptionalQueryRoute, ResourcesDep, VideoId, get_resources
 from app.models.videos import PlayableCopyStatus, describe_early_end
 from app.repositories.videos import DetailedVideoCard, VideoCard, VideoChanges
-from app.services.deletion import DeletionOptions, VideoDeletion, delete_video
+from app.services.deletion import DeletionOptions, VideoDeletionResult, delete_video
 from app.services.media import VideosWithAudio
 from app.services.videos import SOURCE_URL_PATTERN, BatchedVideoReader, VideoListQuery, update_video
 
@@ -145,7 +145,7 @@ class VideoDeletionAnswer:
     duration_ms: int
 
     @classmethod
-    def from_deletion(cls, video_id: str, deletion: VideoDeletion, duration_ms: int) -> Self:
+    def from_deletion(cls, video_id: str, deletion: VideoDeletionResult, duration_ms: int) -> Self:
         rows, local_files, bucket_files = deletion.rows, deletion.local_files, deletion.bucket_files
         return cls(
             status="partial" if deletion.errors else "completed",

@@ -42,4 +42,4 @@ async def _load_rejected_requests(settings: "Settings", limit: int) -> "list[Rej
     from app.repositories.requests import RejectedRequestRepository
 
     async with open_async_connection(settings) as conn:
-        return await RejectedRequestRepository(conn).list_newest_requests(limit)
+        return await RejectedRequestRepository(conn).list_newest_rejected_requests(limit)

@@ -188,7 +188,9 @@ async def _identify_moments(transaction: VideoTransaction, stored: Mapping[str, 
     """Return the moments of a video with the identifiers of their rows, which no moment of another video has."""
     prepared = transaction.prepared
     legacy_ids = list(group_positions_by_legacy_id(prepared.moments))
-    owners = await MomentRepository(transaction.conn).find_video_ids_of_moments(legacy_ids) if legacy_ids else {}
+    owners = (
+        await MomentRepository(transaction.conn).map_moment_identifiers_to_video_ids(legacy_ids) if legacy_ids else {}
+    )
     ids_of_other_videos = {legacy_id for legacy_id, owner in owners.items() if owner != transaction.video.id}
     ids_of_other_videos |= prepared.ids_of_other_videos - stored.keys()
     times = {identifier: moment_times(row) for identifier, row in stored.items()}

@@ -90,13 +90,15 @@ class ExistingResults:
     has_all_clips: bool
 
 
-def _explain_missing_moments(result: Mapping[str, Any]) -> str | None:
+def _find_reason_for_no_moments(result: Mapping[str, Any]) -> str | None:
+    """Return why a stage with this result found no moments; None where it found some."""
     if result.get("moments") != 0:
         return None
     return str(result.get("reason") or "No moments were found")
 
 
-def _explain_missing_refinement(result: Mapping[str, Any]) -> str | None:
+def _find_reason_for_no_refinement(result: Mapping[str, Any]) -> str | None:
+    """Return why a stage with this result left every moment as it was; None where it did not."""
     unchanged = result.get("unchanged", 0) + result.get("kept", 0)
     if not unchanged or unchanged != result.get("total"):
         return None
@@ -181,7 +183,7 @@ STAGE_TABLE: Mapping[Stage, StageDefinition] = {
         limit_setting="limit_generation",
         counters={"percentage": "generation_percentage"},
         totals={"moments": "moments"},
-        empty_reason=_explain_missing_moments,
+        empty_reason=_find_reason_for_no_moments,
         has_results=lambda existing: existing.has_moments,
     ),
     Stage.CLIPS: StageDefinition(
@@ -221,7 +223,7 @@ STAGE_TABLE: Mapping[Stage, StageDefinition] = {
             "successful": "refinement_successful",
             "failed": "refinement_failed",
         },
-        empty_reason=_explain_missing_refinement,
+        empty_reason=_find_reason_for_no_refinement,
     ),
 }
 

@@ -20,7 +20,7 @@ class FileReference:
 
 @dataclass(frozen=True, slots=True)
 class VideoContents:
-    """A video's transcript, number of moments, runs, and the status of its active run: pending or processing."""
+    """A video's transcript id, number of moments, run identifiers, and state of its active run: pending, processing."""
 
     transcript_id: int | None
     moments: int
@@ -114,7 +114,7 @@ class ReplacedMomentsRepository(Repository):
         )
         await MomentRepository(self._conn).delete_many(replaced_moment_ids)
 
-    async def discard_rows_of_run(self, run_id: int) -> set[str]:
+    async def discard_set_aside_rows_of_run(self, run_id: int) -> set[str]:
         """Delete the rows that a run has set aside; return the URLs of files that no row refers to any more."""
         cursor = await self._conn.execute(
             """
@@ -133,7 +133,7 @@ class ReplacedMomentsRepository(Repository):
             file.url for file in await VideoContentsRepository(self._conn).list_file_references(row[0])
         }
 
-    async def discard_rows_of_video(self, video_id: int) -> None:
+    async def discard_set_aside_rows_of_video(self, video_id: int) -> None:
         await self._conn.execute(
             """
             DELETE FROM pipeline.replaced USING pipeline_history AS history
@@ -142,7 +142,7 @@ class ReplacedMomentsRepository(Repository):
             {"video_id": video_id},
         )
 
-    async def discard_clip_rows(self, video_id: int, *, keeps_local: bool, keeps_in_bucket: bool) -> None:
+    async def discard_set_aside_clips(self, video_id: int, *, keeps_local: bool, keeps_in_bucket: bool) -> None:
         await self._conn.execute(
             """
             UPDATE pipeline.replaced SET clips = (

@@ -11,7 +11,7 @@ from app.models.videos import ClaimedVideoFile, PlayableCopyStatus
 
 @dataclass(frozen=True, slots=True)
 class ClipLocation:
-    """Whether a moment exists, and the URL of its clip."""
+    """Whether a moment exists, and the URL of its clip; None where none was cut."""
 
     has_moment: bool
     url: str | None
@@ -164,6 +164,7 @@ class PlayableCopyRepository(Repository):
         return [identifier for (identifier,) in await cursor.fetchall()]
 
     async def store_heartbeat(self, file: ClaimedVideoFile, status: PlayableCopyStatus) -> None:
+        """Store the status of a claimed file and the present time. Raises `RunLost`."""
         cursor = await self._conn.execute(
             """
             UPDATE library.video_files AS known SET seen_at = now() AT TIME ZONE 'utc', status = %(status)s

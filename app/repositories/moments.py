@@ -48,7 +48,7 @@ class NewMomentWithId(NewMoment):
 
 @dataclass(frozen=True, slots=True)
 class MomentInsertion:
-    """The new moment's identifier; None where it ends after its video, or overlaps the other moment."""
+    """The identifier of an inserted moment; None where it ends after `video_duration`, or overlaps the other moment."""
 
     video_duration: float | None
     identifier: str | None
@@ -83,8 +83,8 @@ class MomentWithConfig(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class RefinementInputs:
-    """What a refinement can use: the clip, and the speech in a window around the moment, in seconds of the video.
+class ClipAndSpeechTimes:
+    """URL and length of a moment's clip, and start and end of the speech around the moment, in seconds of the video.
 
     `speech_start` is the start of the first word in the window; `speech_end` the end of the first word that ends after
     the window, or else of the last word. Words may be stored in any order.
@@ -131,7 +131,7 @@ class MomentRepository(Repository):
     async def get_by_identifier(self, identifier: str) -> Moment | None:
         return await fetch_one(self._conn, Moment, _SELECT + " WHERE identifier = %(key)s", {"key": identifier})
 
-    async def find_video_ids_of_moments(self, moment_identifiers: Sequence[str]) -> dict[str, int]:
+    async def map_moment_identifiers_to_video_ids(self, moment_identifiers: Sequence[str]) -> dict[str, int]:
         cursor = await self._conn.execute(
             "SELECT identifier, video_id FROM moments WHERE identifier = ANY(%(identifiers)s)",
             {"identifiers": list(moment_identifiers)},
@@ -229,12 +229,12 @@ class MomentRepository(Repository):
                 of_video.append(MomentWithConfig._make(moment))
         return moments
 
-    async def get_refinement_inputs(
+    async def get_clip_and_speech_times(
         self, video_identifier: str, moment_identifier: str, padding_seconds: float
-    ) -> RefinementInputs | None:
+    ) -> ClipAndSpeechTimes | None:
         return await fetch_one(
             self._conn,
-            RefinementInputs,
+            ClipAndSpeechTimes,
             """
             SELECT moments.id IS NOT NULL, clips.cloud_url, clips.end_time - clips.start_time,
                    clips.video_codec IS NULL AND clips.audio_codec IS NOT NULL,

@@ -248,7 +248,7 @@ class ProvenanceRepository(Repository):
                 ORDER BY moments.id
                 LIMIT %(limit)s
                 """
-            ).format(_filter_by_prompt_or_config("moments.generation_config_id", prompt_id, config_id)),
+            ).format(_make_prompt_or_config_conditions("moments.generation_config_id", prompt_id, config_id)),
             {"after": after_id, "limit": limit, "prompt_id": prompt_id, "config_id": config_id},
         )
 
@@ -267,12 +267,14 @@ class ProvenanceRepository(Repository):
                 ORDER BY runs.id
                 LIMIT %(limit)s
                 """
-            ).format(_filter_by_prompt_or_config("runs.generation_config_id", prompt_id, config_id)),
+            ).format(_make_prompt_or_config_conditions("runs.generation_config_id", prompt_id, config_id)),
             {"after": after_id, "limit": limit, "prompt_id": prompt_id, "config_id": config_id},
         )
 
 
-def _filter_by_prompt_or_config(column: LiteralString, prompt_id: int | None, config_id: int | None) -> sql.Composed:
+def _make_prompt_or_config_conditions(
+    column: LiteralString, prompt_id: int | None, config_id: int | None
+) -> sql.Composed:
     return make_and_conditions(
         {
             column + " = %(config_id)s": config_id,

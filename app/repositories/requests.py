@@ -50,7 +50,7 @@ class RejectedRequestRepository(Repository):
             {"entry_id": entry_id, "other_id": fallback_entry_id, "fields": Jsonb(fields)},
         )
 
-    async def list_newest_requests(self, limit: int) -> list[RejectedRequest]:
+    async def list_newest_rejected_requests(self, limit: int) -> list[RejectedRequest]:
         return await fetch_all(
             self._conn,
             RejectedRequest,

@@ -61,7 +61,7 @@ def make_run_identifier(video_identifier: str, started_at_ms: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RunDetails:
-    """The state of a run in `pipeline.runs`; `subject` is the moment that it refines, or ''."""
+    """A run's models and stage records, whether it waits for a worker, and the moment that it refines: `subject`."""
 
     subject: str
     is_waiting: bool

@@ -40,7 +40,7 @@ FIRST_PAGE = SearchCursor(float("inf"), 0)
 
 
 @dataclass(frozen=True, slots=True)
-class SearchHit:
+class TranscriptHit:
     """A matching transcript; `segments` is JSON text with the times of the matching segments, in order."""
 
     id: int
@@ -75,7 +75,7 @@ class SearchRepository(Repository):
 
     async def search_transcripts(
         self, query: str, filters: SearchFilters, limit: int, segments: int, after: SearchCursor = FIRST_PAGE
-    ) -> list[SearchHit]:
+    ) -> list[TranscriptHit]:
         """Return the best `limit` transcripts after `after`, each with at most `segments` segments.
 
         The index cannot match phrases, and parsing a text again costs milliseconds: the index finds the words, and the
@@ -84,7 +84,7 @@ class SearchRepository(Repository):
         spoken = make_and_conditions({"language = %(language)s": filters.language})
         of_video = make_and_conditions({_OF_VIDEO + "found.video_id)": filters.video, _SCORED: filters.min_score})
         parameters = {**_make_search_parameters(query, filters, limit, after), "marks": _MARKS, "segments": segments}
-        return await fetch_all(self._conn, SearchHit, sql.SQL(_TRANSCRIPTS).format(spoken, of_video), parameters)
+        return await fetch_all(self._conn, TranscriptHit, sql.SQL(_TRANSCRIPTS).format(spoken, of_video), parameters)
 
     async def search_moments(
         self, query: str, filters: SearchFilters, limit: int, after: SearchCursor = FIRST_PAGE

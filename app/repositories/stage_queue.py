@@ -22,7 +22,7 @@ _UNREAD_DELAY_FACTOR = 10
 
 @dataclass(frozen=True, slots=True)
 class EnqueueResult:
-    """The id of the enqueued run, or the active run that conflicts with it."""
+    """The id of the enqueued run, or type and moment of the active run that conflicts with it."""
 
     run_id: int | None
     conflicting_type: str | None
@@ -31,7 +31,7 @@ class EnqueueResult:
 
 @dataclass(frozen=True, slots=True)
 class OrphanedRun:
-    """A running run of an earlier version, which has no request, and was ended for that."""
+    """A run that an earlier version left running, without a request, and that is marked as failed."""
 
     identifier: str
     video: str
@@ -39,7 +39,7 @@ class OrphanedRun:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedStage:
-    """A stage that a worker has claimed."""
+    """A stage that a worker has claimed, and whether the cancellation of its run was requested."""
 
     run_id: int
     stage: str
@@ -240,6 +240,7 @@ class StageQueueRepository(Repository):
         *,
         only_stalled: bool = False,
     ) -> list[WaitingStage]:
+        """Return waiting or stalled stages by run, without those of which `stage_limits` run already."""
         cursor = await self._conn.execute(
             """
             SELECT identifier, stage

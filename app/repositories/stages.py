@@ -61,6 +61,7 @@ class ClaimedRunRepository(Repository):
     """What a worker writes for its claimed stage; nothing where another worker has claimed the stage since."""
 
     async def lock_claim(self, run: ClaimedRun) -> None:
+        """Lock the row of the run. Raises `RunLost` where the worker's claim has ended."""
         if not await exists(
             self._conn,
             """
@@ -117,12 +118,12 @@ class ClaimedRunRepository(Repository):
                 "keep_claim": keep_claim,
             },
         )
-        if cursor.rowcount == 1 or await self._has_run_advanced(run, next_stage, keep_claim=keep_claim):
+        if cursor.rowcount == 1 or await self._has_run_already_advanced(run, next_stage, keep_claim=keep_claim):
             return True
         await self.lock_claim(run)
         return False
 
-    async def _has_run_advanced(self, run: ClaimedRun, next_stage: Stage, *, keep_claim: bool) -> bool:
+    async def _has_run_already_advanced(self, run: ClaimedRun, next_stage: Stage, *, keep_claim: bool) -> bool:
         return await exists(
             self._conn,
             """
@@ -217,7 +218,7 @@ async def end_run(conn: Connection, run_id: int, outcome: RunOutcome) -> set[str
         await ModelAnswerRepository(conn).delete_answers(run_id)
     replaced = ReplacedMomentsRepository(conn)
     if outcome.status in (RunStatus.COMPLETED, RunStatus.PARTIAL):
-        files = await replaced.discard_rows_of_run(run_id)
+        files = await replaced.discard_set_aside_rows_of_run(run_id)
     elif (unused := await replaced.restore_moments(run_id)) is None:
         files = set()
     else:

@@ -209,6 +209,7 @@ class VideoRepository(Repository):
         )
 
     async def lock_video(self, identifier: str) -> Video | None:
+        """Lock a video's row until the end of the transaction, and return it; None where it does not exist."""
         return await fetch_one(
             self._conn,
             Video,

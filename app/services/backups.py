@@ -35,7 +35,9 @@ _MESSAGE = re.compile(r"(?:error|ERROR|FATAL|fatal): +(?:error: +)?(.+)")
 
 
 @dataclass(frozen=True, slots=True)
-class _PostgresClient:
+class _InstalledPostgresProgram:
+    """The path of an installed program like pg_dump, and its major version."""
+
     path: Path
     major: int
 
@@ -48,7 +50,7 @@ def create_backup(settings: Settings, target: Path) -> None:
         major = conn.info.server_version // 10000
     if read_database_revision(settings) is None:
         raise DatabaseUnavailable("The database is not migrated: there is nothing to back up")
-    program = _find_pg_dump(major)
+    program = _find_pg_dump_for_server(major)
     with _replace_file_atomically(target) as draft:
         command = [str(program.path), "--format=custom", "--encoding=UTF8", "--no-password", f"--file={draft}"]
         result = subprocess.run(  # noqa: S603  the command is our own
@@ -75,14 +77,15 @@ def restore_backup(settings: Settings, source: Path) -> None:
     command = [str(reader.path), "--no-owner", "--no-privileges", "--file=-", str(source)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as pg_restore:  # noqa: S603  our own
         try:
-            _pipe_dump_to_psql(pg_restore, reader.path.with_name("psql"), connection_parameters, server_version)
+            _restore_dump_through_psql(pg_restore, reader.path.with_name("psql"), connection_parameters, server_version)
         finally:
             pg_restore.kill()
 
 
-def _pipe_dump_to_psql(
+def _restore_dump_through_psql(
     pg_restore: Process, psql_path: Path, connection_parameters: Mapping[str, str], server_version: int
 ) -> None:
+    """Run psql with pg_restore's SQL. Raises `DatabaseUnavailable`, and `InvalidInput` for a damaged backup."""
     command = [str(psql_path), "--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1", "--file=-"]
     with subprocess.Popen(  # noqa: S603  the command is our own
         [*command, f"--dbname={make_conninfo_without_password(connection_parameters)}"],
@@ -130,8 +133,9 @@ def _raise_if_behind_pooler(conn: Connection[Any]) -> None:
         )
 
 
-def _find_pg_dump(server_major_version: int) -> _PostgresClient:
-    for program in _list_installed_client_programs("pg_dump"):
+def _find_pg_dump_for_server(server_major_version: int) -> _InstalledPostgresProgram:
+    """Return a pg_dump not older than the server. Raises `DatabaseUnavailable`."""
+    for program in _find_postgres_programs_and_versions("pg_dump"):
         if program.major >= server_major_version:
             return program
     raise DatabaseUnavailable(
@@ -140,9 +144,11 @@ def _find_pg_dump(server_major_version: int) -> _PostgresClient:
     )
 
 
-def _find_pg_restore_that_reads(backup_file: Path) -> _PostgresClient:
+def _find_pg_restore_that_reads(backup_file: Path) -> _InstalledPostgresProgram:
     programs = [
-        program for program in _list_installed_client_programs("pg_restore") if program.path.with_name("psql").exists()
+        program
+        for program in _find_postgres_programs_and_versions("pg_restore")
+        if program.path.with_name("psql").exists()
     ]
     if not programs:
         raise DatabaseUnavailable(
@@ -160,12 +166,13 @@ def _find_pg_restore_that_reads(backup_file: Path) -> _PostgresClient:
     raise InvalidInput(f"{backup_file} is not a backup made by `python -m app db backup`")
 
 
-def _list_installed_client_programs(program_name: str) -> Iterator[_PostgresClient]:
+def _find_postgres_programs_and_versions(program_name: str) -> Iterator[_InstalledPostgresProgram]:
+    """Yield the program on PATH and the packaged one, each with its major version."""
     installed = shutil.which(program_name)
     for path in filter(None, (Path(installed) if installed else None, find_postgres_client(program_name))):
         version = subprocess.run([path, "--version"], capture_output=True, text=True)  # noqa: S603  found above
         if major := re.search(r"\) (\d+)", version.stdout):
-            yield _PostgresClient(path, int(major[1]))
+            yield _InstalledPostgresProgram(path, int(major[1]))
 
 
 def make_conninfo_without_password(connection_parameters: Mapping[str, str]) -> str:

@@ -81,7 +81,7 @@ class DeletionOptions:
 
 @dataclass(frozen=True, slots=True)
 class DeletedRows:
-    """Which rows of a video were deleted. `files` are files without a row now, `runs` identifiers of all its runs."""
+    """Whether transcript, moments, source URL of a video were deleted; `files` have no row now, `runs` are its runs."""
 
     files: list[FileReference] = field(default_factory=list)
     transcript: bool = False
@@ -90,7 +90,7 @@ class DeletedRows:
     runs: list[str] = field(default_factory=list)
 
 
-def is_bucket_url(url: str) -> bool:
+def is_gs_url(url: str) -> bool:
     return url.startswith("gs://")
 
 
@@ -109,7 +109,7 @@ async def delete_video_rows(conn: Connection, video_identifier: str, options: De
         # Other videos may share its configs; deleting those would delete their moments.
         await GenerationConfigRepository(conn).detach_transcript(contents.transcript_id)
     if _must_keep_video_row(options, contents, files):
-        return await _delete_rows_not_kept(conn, video, options, contents, files)
+        return await _delete_video_rows_not_kept(conn, video, options, contents, files)
     await VideoRepository(conn).delete(video.id)
     return DeletedRows(
         files, contents.transcript_id is not None, contents.moments > 0, video.source_url is not None, contents.runs
@@ -122,15 +122,15 @@ def _must_keep_video_row(options: DeletionOptions, contents: VideoContents, file
         or (options.skip_local_transcript and contents.transcript_id is not None)
         or (options.skip_local_moments and contents.moments > 0)
         or (options.skip_local_thumbnail and any(file.kind == "thumbnail" for file in files))
-        or any(file.kind == "clip" and options.keeps_clips(is_bucket_url(file.url)) for file in files)
+        or any(file.kind == "clip" and options.keeps_clips(is_gs_url(file.url)) for file in files)
     )
 
 
-async def _delete_rows_not_kept(
+async def _delete_video_rows_not_kept(
     conn: Connection, video: Video, options: DeletionOptions, contents: VideoContents, files: list[FileReference]
 ) -> DeletedRows:
     deleted = await _delete_clips_not_kept(conn, options, files)
-    await _discard_replaced_moments(conn, video, options)
+    await _discard_replaced_moments_or_clips(conn, video, options)
     moments = (
         0 if options.skip_local_moments else await VideoContentsRepository(conn).delete_moments_without_clip(video.id)
     )
@@ -145,28 +145,26 @@ async def _delete_rows_not_kept(
     return DeletedRows(deleted, transcript, moments > 0, clears_source, contents.runs)
 
 
-async def _discard_replaced_moments(conn: Connection, video: Video, options: DeletionOptions) -> None:
-    """Discard the moments that a cancelled run has replaced and would restore at its end."""
+async def _discard_replaced_moments_or_clips(conn: Connection, video: Video, options: DeletionOptions) -> None:
+    """Discard what a cancelled run would restore: moments that it replaced, or only clips where moments are kept."""
     replaced = ReplacedMomentsRepository(conn)
     if options.skip_local_moments:
         local, in_bucket = options.keeps_clips(in_bucket=False), options.keeps_clips(in_bucket=True)
-        await replaced.discard_clip_rows(video.id, keeps_local=local, keeps_in_bucket=in_bucket)
+        await replaced.discard_set_aside_clips(video.id, keeps_local=local, keeps_in_bucket=in_bucket)
     else:
-        await replaced.discard_rows_of_video(video.id)
+        await replaced.discard_set_aside_rows_of_video(video.id)
 
 
 async def _delete_clips_not_kept(
     conn: Connection, options: DeletionOptions, files: list[FileReference]
 ) -> list[FileReference]:
-    clips = {
-        file.owner_id for file in files if file.kind == "clip" and not options.keeps_clips(is_bucket_url(file.url))
-    }
+    clips = {file.owner_id for file in files if file.kind == "clip" and not options.keeps_clips(is_gs_url(file.url))}
     await VideoContentsRepository(conn).delete_clips(sorted(clips))
     return [file for file in files if file.kind in ("clip", "clip_thumbnail") and file.owner_id in clips]
 
 
 @dataclass(slots=True)
-class VideoDeletion:
+class VideoDeletionResult:
     """The result of deleting a video: its deleted rows, counts of deleted files by kind, and failures as sentences."""
 
     rows: DeletedRows
@@ -178,19 +176,19 @@ class VideoDeletion:
 
 async def delete_video(
     database: Database, storage: Storage, redis: Redis, identifier: str, options: DeletionOptions
-) -> VideoDeletion:
-    """Delete a video with its files in this server's storage, or what an interrupted deletion has left of it.
+) -> VideoDeletionResult:
+    """Delete a video and its files, or the rest of an interrupted deletion; return what was deleted and what failed.
 
     An unavailable storage fails before anything is deleted. Raises `VideoNotFound`, `PipelineActive`, and
     `RedisUnavailable` where anything left could only be in Redis.
     """
-    files_in_folders = await _list_files_to_delete(storage, identifier, options)
+    files_in_folders = await _map_file_urls_to_kinds(storage, identifier, options)
     async with database.connect() as conn, conn.transaction():
         rows = await delete_video_rows(conn, identifier, options)
-    deletion = VideoDeletion(rows or DeletedRows())
+    deletion = VideoDeletionResult(rows or DeletedRows())
     files_of_rows = {file.url: file.kind for file in deletion.rows.files}
     for url, kind in files_of_rows.items():
-        await _delete_video_file(storage, url, kind, deletion)
+        await _delete_and_count_video_file(storage, url, kind, deletion)
     for url, kind in files_in_folders.items():
         if url not in files_of_rows:
             await _delete_file_if_unreferenced(database, storage, identifier, url, kind, deletion)
@@ -201,9 +199,9 @@ async def delete_video(
     return deletion
 
 
-async def _list_files_to_delete(storage: Storage, identifier: str, options: DeletionOptions) -> dict[str, str]:
+async def _map_file_urls_to_kinds(storage: Storage, identifier: str, options: DeletionOptions) -> dict[str, str]:
     """Return the kind (`video`, `clip`, …) by URL of each file in the video's folders that the options do not keep."""
-    in_bucket = is_bucket_url(storage.url_of(video_folder_key(identifier)))
+    in_bucket = is_gs_url(storage.url_of(video_folder_key(identifier)))
     folders = {
         "video": None if options.skip_local_video else video_folder_key(identifier),
         "playable": None if options.skip_local_video else playable_folder_key(identifier),
@@ -215,30 +213,31 @@ async def _list_files_to_delete(storage: Storage, identifier: str, options: Dele
 
 
 async def _delete_file_if_unreferenced(
-    database: Database, storage: Storage, identifier: str, url: str, kind: str, deletion: VideoDeletion
+    database: Database, storage: Storage, identifier: str, url: str, kind: str, deletion: VideoDeletionResult
 ) -> None:
     # Locked: an upload that has just stored the file inserts its row later and finds the file deleted.
     async with database.connect() as conn, conn.transaction():
         videos = VideoRepository(conn)
         await videos.lock_video_identifier(identifier)
         if not await videos.is_file_referenced(identifier, url):
-            await _delete_video_file(storage, url, kind, deletion, is_locked=True)
+            await _delete_and_count_video_file(storage, url, kind, deletion, is_locked=True)
 
 
-async def _delete_video_file(
-    storage: Storage, url: str, kind: str, deletion: VideoDeletion, *, is_locked: bool = False
+async def _delete_and_count_video_file(
+    storage: Storage, url: str, kind: str, deletion: VideoDeletionResult, *, is_locked: bool = False
 ) -> None:
+    """Delete a file; count it, or add the failure, in `deletion`. A caller with a lock waits a few seconds at most."""
     try:
         async with limit_storage_time() if is_locked else nullcontext():
             is_deleted = await storage.delete(url)
         if is_deleted:
-            (deletion.bucket_files if is_bucket_url(url) else deletion.local_files)[kind] += 1
+            (deletion.bucket_files if is_gs_url(url) else deletion.local_files)[kind] += 1
     except VideoMomentsError as error:
         _log.warning("Could not delete %s: %s", url, error)
         deletion.errors.append(f"{_FILE_KINDS[kind]} could not be deleted: {error}")
 
 
-async def _delete_video_keys_in_redis(redis: Redis, identifier: str, deletion: VideoDeletion) -> bool:
+async def _delete_video_keys_in_redis(redis: Redis, identifier: str, deletion: VideoDeletionResult) -> bool:
     """Count the deleted keys, or the failure, in `deletion`. Return whether Redis answered."""
     try:
         async with asyncio.timeout(_REDIS_TIMEOUT):  # only the ping: the deletion takes longer the more keys there are
@@ -253,7 +252,7 @@ async def _delete_video_keys_in_redis(redis: Redis, identifier: str, deletion: V
 
 
 @dataclass(slots=True)
-class MomentDeletion:
+class MomentDeletionResult:
     """The result of deleting a moment: what it had, how many files were deleted, and children without a parent now."""
 
     had_clip: bool = False
@@ -263,14 +262,16 @@ class MomentDeletion:
     errors: list[str] = field(default_factory=list)
 
 
-async def delete_moment(database: Database, storage: Storage, video_identifier: str, identifier: str) -> MomentDeletion:
-    """Delete a moment and its files in this server's storage, or what an interrupted deletion has left of it."""
-    deletion = MomentDeletion()
+async def delete_moment(
+    database: Database, storage: Storage, video_identifier: str, identifier: str
+) -> MomentDeletionResult:
+    """Delete a moment and its files, or the rest of an interrupted deletion; return what was deleted and failed."""
+    deletion = MomentDeletionResult()
     async with database.connect() as conn, conn.transaction():
         _, moment = await lock_video_and_moment(conn, video_identifier, identifier)
         urls = await _delete_moment_and_clip_rows(conn, moment, deletion) if moment else []
     try:
-        urls += await _list_files_of_moment(storage, video_identifier, identifier)
+        urls += await _list_file_urls_of_moment(storage, video_identifier, identifier)
     except VideoMomentsError as error:
         if moment is None:
             raise
@@ -282,7 +283,7 @@ async def delete_moment(database: Database, storage: Storage, video_identifier: 
     return deletion
 
 
-async def _delete_moment_and_clip_rows(conn: Connection, moment: Moment, deletion: MomentDeletion) -> list[str]:
+async def _delete_moment_and_clip_rows(conn: Connection, moment: Moment, deletion: MomentDeletionResult) -> list[str]:
     """Delete the rows, note in `deletion` what there was, and return the URLs of the clip and its thumbnail."""
     clip = await ClipRepository(conn).get_by_moment(moment.id)
     thumbnail = await ThumbnailRepository(conn).get_by_clip(clip.id) if clip else None
@@ -295,7 +296,7 @@ async def _delete_moment_and_clip_rows(conn: Connection, moment: Moment, deletio
     return [row.cloud_url for row in (clip, thumbnail) if row]
 
 
-async def _list_files_of_moment(storage: Storage, video_identifier: str, identifier: str) -> list[str]:
+async def _list_file_urls_of_moment(storage: Storage, video_identifier: str, identifier: str) -> list[str]:
     if not _MOMENT_IDENTIFIER.fullmatch(identifier):  # a short identifier would match other moments' files
         return []
     pattern = re.compile(f"(?<![0-9a-z]){identifier}(?![0-9a-z])")
@@ -305,7 +306,7 @@ async def _list_files_of_moment(storage: Storage, video_identifier: str, identif
 
 
 async def _delete_moment_file_if_unreferenced(
-    database: Database, storage: Storage, video_identifier: str, url: str, deletion: MomentDeletion
+    database: Database, storage: Storage, video_identifier: str, url: str, deletion: MomentDeletionResult
 ) -> None:
     async with database.connect() as conn:
         if await VideoRepository(conn).is_file_referenced(video_identifier, url):

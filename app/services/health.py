@@ -62,7 +62,7 @@ class ServerHealth:
         self.is_stopping = False
         self._settings = settings
         self._database = SharedHealthCheck(self._read_database_condition_or_error)
-        self._redis = SharedHealthCheck(lambda: _check_redis(redis))
+        self._redis = SharedHealthCheck(lambda: _check_redis_permits_commands(redis))
 
     async def check_redis_and_database(self) -> tuple[bool, bool]:
         """Return whether Redis and the database answer and grant this server at least some of its rights."""
@@ -70,6 +70,7 @@ class ServerHealth:
         return bool(redis), isinstance(condition, DatabaseCondition) and condition.has_rights
 
     async def find_unready_reason(self) -> str:
+        """Return why the server cannot serve requests, as a sentence; '' if it can."""
         if self.is_stopping:
             return "The server is shutting down"
         condition = await self._database.run_or_join()
@@ -84,6 +85,7 @@ class ServerHealth:
             return refusal
 
     async def _read_database_condition(self) -> DatabaseCondition:
+        """Read rights, revision and read-only state of the database; over a new connection if the pool fails."""
         with contextlib.suppress(PoolTimeout, TooManyRequests, DatabaseUnreachable):
             async with get_pool().connection(timeout=_POOL_TIMEOUT) as conn:
                 condition = await read_database_condition(conn)
@@ -101,7 +103,7 @@ class ServerHealth:
             ) from None
 
 
-async def _check_redis(redis: Redis) -> bool:
+async def _check_redis_permits_commands(redis: Redis) -> bool:
     """Return True. Raises the error of Redis if it refuses a command on this server's keys, or cannot save its data."""
     async with redis.pipeline(transaction=False) as pipeline:
         pipeline.exists(REQUEST_STREAM)

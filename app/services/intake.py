@@ -85,7 +85,7 @@ class StreamRequestOptions(PipelineOptions):
 
     @model_validator(mode="before")
     @classmethod
-    def _rename_former_options(cls, option_values: Any) -> Any:
+    def _accept_former_option_names(cls, option_values: Any) -> Any:
         if not isinstance(option_values, dict):
             return option_values
         renamed = {new: option_values[former] for former, new in _FORMER_NAMES.items() if former in option_values}
@@ -113,17 +113,20 @@ class RejectedStreamEntry:
 
     @classmethod
     def from_fields(cls, entry_id: str, fields: EntryFields) -> Self:
+        """Mask the secrets in the fields, and cut what is too long."""
         first = list(fields.items())[:MAX_STORED_FIELDS]
         # Mask before cutting: a secret may cross the limit.
         texts = {
-            _decode_for_jsonb(name[:MAX_STORED_NAME_LENGTH]): _decode_for_jsonb(value[: 2 * MAX_STORED_TEXT_LENGTH])
+            _decode_text_for_jsonb(name[:MAX_STORED_NAME_LENGTH]): _decode_text_for_jsonb(
+                value[: 2 * MAX_STORED_TEXT_LENGTH]
+            )
             for name, value in first
         }
         kept = {name: value[:MAX_STORED_TEXT_LENGTH] for name, value in mask_values(texts).items()}
         are_fields_truncated = len(fields) > len(kept) or any(
             len(name) > MAX_STORED_NAME_LENGTH or len(value) > MAX_STORED_TEXT_LENGTH for name, value in first
         )
-        return cls(entry_id, f"{entry_id} {_digest_entry_fields(fields)}", kept, are_fields_truncated)
+        return cls(entry_id, f"{entry_id} {_make_digest_of_entry_fields(fields)}", kept, are_fields_truncated)
 
 
 def parse_legacy_run_message(fields: EntryFields) -> str | None:
@@ -144,7 +147,7 @@ def parse_requested_run(entry_id: str, fields: EntryFields, max_config_bytes: in
     """Return the run that a stream entry of another program requests. Raises `InvalidInput`."""
     options = _parse_request_options(fields.get(b"config", b""), max_config_bytes)
     url = options.video_url or None
-    video = _parse_video_id(fields.get(b"video_id", b""))
+    video = _decode_video_id(fields.get(b"video_id", b""))
     if url is not None:
         check_video_url(url)
     elif not video:
@@ -152,7 +155,7 @@ def parse_requested_run(entry_id: str, fields: EntryFields, max_config_bytes: in
     requested_id = fields.get(b"request_id", b"")[:_LONGEST_REQUEST_ID].decode("utf-8", "replace")
     named_after = video or identifier_from_url(url or "")
     identifier = _make_requested_run_identifier(entry_id, to_nfc(requested_id), named_after)
-    return RequestedRun(identifier, video, replace(options.to_request(), video_url=url), options.force_download)
+    return RequestedRun(identifier, video, replace(options.to_run_request(), video_url=url), options.force_download)
 
 
 def _parse_request_options(config_json: bytes, max_config_bytes: int) -> StreamRequestOptions:
@@ -175,9 +178,9 @@ def _parse_request_options(config_json: bytes, max_config_bytes: int) -> StreamR
         raise InvalidInput(describe_validation_error(str(problem["loc"][0]), problem)) from None
 
 
-def _parse_video_id(video: bytes) -> str:
+def _decode_video_id(utf8_bytes: bytes) -> str:
     try:
-        text = to_nfc(video.decode())
+        text = to_nfc(utf8_bytes.decode())
     except UnicodeDecodeError:
         raise InvalidInput("video_id must be text in UTF-8") from None
     check_text_field("video_id", text, _LONGEST_VIDEO)
@@ -194,11 +197,11 @@ def _make_requested_run_identifier(entry_id: str, requested_id: str, video: str)
     return make_run_identifier(video, int(f"{milliseconds}{number:0>3}"))
 
 
-def _decode_for_jsonb(field_bytes: bytes) -> str:
+def _decode_text_for_jsonb(field_bytes: bytes) -> str:
     return field_bytes.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
 
-def _digest_entry_fields(fields: EntryFields) -> str:
+def _make_digest_of_entry_fields(fields: EntryFields) -> str:
     digest = hashlib.sha256()
     for part in (part for field in sorted(fields.items()) for part in field):
         digest.update(b"%d:" % len(part))
@@ -221,40 +224,40 @@ class StreamRequestIntake:
         """Enqueue the run that an entry requests, or store the entry as rejected. Raises transient errors."""
         await load_api_keys_for_masking(self._redis)
         if (named := parse_legacy_run_message(fields)) is not None:
-            await self._reject_message_of_unknown_run(named, RejectedStreamEntry.from_fields(entry_id, fields))
+            await self._reject_message_if_run_is_unknown(named, RejectedStreamEntry.from_fields(entry_id, fields))
             return
         requested, refusal, reason = None, None, ""
         try:
             requested = parse_requested_run(entry_id, fields, self._longest_config)
-            refusal = await self._validate_request(requested)
+            refusal = await self._check_requested_run(requested)
         except Exception as error:
             reason = _describe_error_or_raise_transient(error)
-        identifier = await self._accept_or_reject(
+        identifier = await self._enqueue_run_or_store_rejection(
             RejectedStreamEntry.from_fields(entry_id, fields), requested, refusal, reason
         )
         if identifier is not None:
             _log.info("Enqueued run %s for entry %s of another program", identifier, entry_id)
             await self._notify(identifier, _FIRST_STAGE)
 
-    async def _validate_request(self, requested: RequestedRun) -> AddressRefused | None:
-        """Check a run like one of the HTTP API; return why the video's URL must not be downloaded, None if it may."""
+    async def _check_requested_run(self, requested: RequestedRun) -> AddressRefused | None:
+        """Raise what the HTTP API raises for such a run; return why its video must not be downloaded, or None."""
         url = requested.request.video_url
         if url is not None:
             return await self._run_starter.check_full_run_from_url(url, requested.request)
         await self._run_starter.check_full_run(requested.video, requested.request)
         return None
 
-    async def _accept_or_reject(
+    async def _enqueue_run_or_store_rejection(
         self, entry: RejectedStreamEntry, requested: RequestedRun | None, refusal: AddressRefused | None, reason: str
     ) -> str | None:
-        """Enqueue the run and return its identifier, or store the entry as rejected if there is a `reason`."""
+        """Enqueue the run and return its identifier; None if it was before, or is rejected, as with a `reason`."""
         async with self._database.connect() as conn, conn.transaction():
             rejected = RejectedRequestRepository(conn)
             await rejected.lock_request(requested.identifier if requested else entry.id)
             if await rejected.is_request_rejected(entry.id, entry.other_id, entry.fields):
                 return None
             if requested is not None:
-                is_enqueued = await _is_enqueued(conn, requested)
+                is_enqueued = await _was_run_enqueued_before(conn, requested)
                 if is_enqueued:
                     return None
                 reason = _IDENTIFIER_TAKEN if is_enqueued is False else reason
@@ -281,16 +284,16 @@ class StreamRequestIntake:
             video = resolved.video
         return await enqueue_run(conn, video, RunType.FULL, requested.request, given_identifier=requested.identifier)
 
-    async def _reject_message_of_unknown_run(self, run_identifier: str, entry: RejectedStreamEntry) -> None:
+    async def _reject_message_if_run_is_unknown(self, run_identifier: str, entry: RejectedStreamEntry) -> None:
         run = None
         if is_valid_identifier(run_identifier):
             async with self._database.connect() as conn:
                 run = await RunRepository(conn).get_by_identifier(run_identifier)
         if run is None:
-            await self._accept_or_reject(entry, None, None, _RUN_NOT_FOUND)
+            await self._enqueue_run_or_store_rejection(entry, None, None, _RUN_NOT_FOUND)
 
 
-async def _is_enqueued(conn: Connection, requested: RequestedRun) -> bool | None:
+async def _was_run_enqueued_before(conn: Connection, requested: RequestedRun) -> bool | None:
     """Return True if this run was enqueued before, None if not, False if another run has its identifier."""
     known = await EndedRunRepository(conn).find_ended_run(run_identifier=requested.identifier)
     if known is None:  # an imported run has no request
@@ -302,6 +305,7 @@ async def _is_enqueued(conn: Connection, requested: RequestedRun) -> bool | None
 
 
 def is_transient_error(error: BaseException) -> bool:
+    """Return whether a later attempt may succeed: PostgreSQL, Redis or the storage is unavailable."""
     expected: BaseException | None = error
     if isinstance(error, psycopg.Error):
         expected = translate_database_error(error)

@@ -76,6 +76,7 @@ class LiveStatusStore:
         await self._await_command_or_default(self._move_status_to_ended_run(run, video, fields), None)
 
     async def read_status(self, run: str, video: str) -> dict[str, str]:
+        """Return the status of an active or ended run as text fields; {} if there is none."""
         active: dict[str, str] = await self._await_command_or_default(
             self._redis.hgetall(_make_video_status_key(video)), {}
         )
@@ -201,6 +202,7 @@ async def _await_with_timeout(command: Awaitable[Any], timeout_seconds: float) -
 
 
 async def delete_redis_keys_of_video(redis: Redis, identifier: str, run_identifiers: list[str]) -> int:
+    """Delete the status and job keys of a video and of its runs; return how many there were."""
     active, _, _, history = named = [f"pipeline:{identifier}:{name}" for name in _VIDEO_KEY_NAMES]
     known = {*run_identifiers, *await redis.zrange(history, 0, -1), await redis.hget(active, "request_id")} - {None}
     keys = {*named, *map(_make_run_status_key, known)}
@@ -257,14 +259,15 @@ class RunStatusFeeds:
         self._is_stopping = is_stopping
         self._feeds: dict[str, _RunStatusFeed] = {}
 
-    async def get_status(self, video: str) -> SerializedStatus:
+    async def read_status_for_new_follower(self, video: str) -> SerializedStatus:
+        """Return the present status of a video's run. Raises `TooManyFollowers`."""
         if sum(feed.followers for feed in self._feeds.values()) >= _MAX_FOLLOWERS:
             raise TooManyFollowers
         return await self._read_status(video)
 
     async def follow_status(self, video: str, known: SerializedStatus) -> AsyncGenerator[SerializedStatus | None]:
-        """Yield each status after the known one until the final one, and None as a keep-alive."""
-        feed = self._join_feed(video)
+        """Yield the latest status after each change, until a final one or the server stops; None as a keep-alive."""
+        feed = self._join_or_start_feed(video)
         try:
             while not known.is_final:
                 changed = feed.changed
@@ -280,9 +283,9 @@ class RunStatusFeeds:
                     except TimeoutError:
                         yield None
         finally:
-            self._leave_feed(video, feed)
+            self._leave_or_stop_feed(video, feed)
 
-    def _join_feed(self, video: str) -> _RunStatusFeed:
+    def _join_or_start_feed(self, video: str) -> _RunStatusFeed:
         feed = self._feeds.get(video)
         if feed is None:
             feed = self._feeds[video] = _RunStatusFeed()
@@ -291,13 +294,13 @@ class RunStatusFeeds:
         feed.followers += 1
         return feed
 
-    def _leave_feed(self, video: str, feed: _RunStatusFeed) -> None:
+    def _leave_or_stop_feed(self, video: str, feed: _RunStatusFeed) -> None:
         feed.followers -= 1
         if not feed.followers and feed.task is not None:
             feed.task.cancel()
-            self._remove_feed(video, feed)
+            self._remove_ended_feed(video, feed)
 
-    def _remove_feed(self, video: str, feed: _RunStatusFeed) -> None:
+    def _remove_ended_feed(self, video: str, feed: _RunStatusFeed) -> None:
         if self._feeds.get(video) is feed:
             del self._feeds[video]
 
@@ -317,5 +320,5 @@ class RunStatusFeeds:
                     return
         finally:
             feed.has_ended = True
-            self._remove_feed(video, feed)
+            self._remove_ended_feed(video, feed)
             feed.wake_followers()

@@ -29,7 +29,7 @@ from app.database import Connection, Database
 from app.models.rows import CLIP_PADDING_SECONDS
 from app.models.runs import RunRequest
 from app.repositories.media import MediaUrlRepository
-from app.repositories.moments import MomentRepository, RefinementInputs
+from app.repositories.moments import ClipAndSpeechTimes, MomentRepository
 from app.services.models import get_model_or_default
 from app.storage import OpenFile, Storage, find_audio_file, storable_name
 
@@ -116,50 +116,59 @@ class ClipAvailability:
 async def check_clip_availability(
     database: Database, redis: Redis, storage: Storage, video: str, moment: str
 ) -> ClipAvailability:
+    """Return whether a moment's clip can be used. Raises `VideoNotFound` and `MomentNotFound`."""
     async with database.connect() as conn:
-        inputs = require_found(
-            await MomentRepository(conn).get_refinement_inputs(video, moment, CLIP_PADDING_SECONDS), VideoNotFound
+        clip_and_speech = require_found(
+            await MomentRepository(conn).get_clip_and_speech_times(video, moment, CLIP_PADDING_SECONDS), VideoNotFound
         )
-    if not inputs.has_moment:
+    if not clip_and_speech.has_moment:
         raise MomentNotFound
-    missing = _CLIP_IS_AUDIO if inputs.clip_is_audio else await _describe_missing_clip(storage, inputs.clip_url)
-    clip = None if missing else inputs.clip_seconds
-    speech_seconds = _speech_seconds_around_moment(inputs)
+    clip_problem = (
+        _CLIP_IS_AUDIO
+        if clip_and_speech.clip_is_audio
+        else await _find_clip_file_problem(storage, clip_and_speech.clip_url)
+    )
+    clip_seconds = None if clip_problem else clip_and_speech.clip_seconds
+    speech_seconds = _calculate_speech_seconds(clip_and_speech)
     return ClipAvailability(
-        not missing,
-        None if missing else f"/moment_clips/{quote(f'{video}_{moment}_clip.mp4', safe='')}",
-        clip,
+        not clip_problem,
+        None if clip_problem else f"/moment_clips/{quote(f'{video}_{moment}_clip.mp4', safe='')}",
+        clip_seconds,
         speech_seconds,
-        clip is not None and speech_seconds is not None and abs(clip - speech_seconds) <= _TOLERANCE_SECONDS,
-        missing or _describe_duration_mismatch(inputs, clip, speech_seconds),
-        await _refinement_model_supports_video(redis),
+        clip_seconds is not None
+        and speech_seconds is not None
+        and abs(clip_seconds - speech_seconds) <= _TOLERANCE_SECONDS,
+        clip_problem or _find_clip_duration_problem(clip_and_speech, clip_seconds, speech_seconds),
+        await _default_refinement_model_supports_video(redis),
     )
 
 
-def _speech_seconds_around_moment(inputs: RefinementInputs) -> float | None:
-    if inputs.speech_start is None or inputs.speech_end is None or inputs.speech_end <= inputs.speech_start:
+def _calculate_speech_seconds(times: ClipAndSpeechTimes) -> float | None:
+    if times.speech_start is None or times.speech_end is None or times.speech_end <= times.speech_start:
         return None
-    return inputs.speech_end - inputs.speech_start
+    return times.speech_end - times.speech_start
 
 
-def _describe_duration_mismatch(
-    inputs: RefinementInputs, clip: float | None, speech_seconds: float | None
+def _find_clip_duration_problem(
+    times: ClipAndSpeechTimes, clip_seconds: float | None, speech_seconds: float | None
 ) -> str | None:
-    if not inputs.has_transcript:
+    """Return how the clip's length differs from that of the speech, or that there is no speech; None if they match."""
+    if not times.has_transcript:
         return "Could not validate alignment: there is no transcript"
-    if clip is None or speech_seconds is None:
+    if clip_seconds is None or speech_seconds is None:
         return "No words found in transcript range"
-    difference = abs(clip - speech_seconds)
+    difference = abs(clip_seconds - speech_seconds)
     if difference <= _TOLERANCE_SECONDS:
         return None
-    return f"Duration mismatch: clip={clip:.2f}s, transcript={speech_seconds:.2f}s (diff={difference:.2f}s)"
+    return f"Duration mismatch: clip={clip_seconds:.2f}s, transcript={speech_seconds:.2f}s (diff={difference:.2f}s)"
 
 
-async def _describe_missing_clip(storage: Storage, url: str | None) -> str | None:
-    if url is None:
+async def _find_clip_file_problem(storage: Storage, clip_url: str | None) -> str | None:
+    """Return why a clip's file cannot be used: none was cut, it is missing, or the storage fails; None if it exists."""
+    if clip_url is None:
         return "Video clip not available. Extract clips first."
     try:
-        await storage.stat(url)
+        await storage.stat(clip_url)
     except FileMissing:
         return "Video clip not available. Its file is missing."
     except StorageUnavailable as error:
@@ -167,7 +176,7 @@ async def _describe_missing_clip(storage: Storage, url: str | None) -> str | Non
     return None
 
 
-async def _refinement_model_supports_video(redis: Redis) -> bool:
+async def _default_refinement_model_supports_video(redis: Redis) -> bool:
     try:
         return (await get_model_or_default(redis, RunRequest().refinement_model)).supports_video
     except ModelNotConfigured:
@@ -202,9 +211,9 @@ class ExtractedAudioIndex:
     async def get_videos_with_audio(self) -> VideosWithAudio:
         """Return the current set, the same object until it changes; the last one if the storage is slow."""
         if time.monotonic() >= self._fresh_until:
-            await self._refresh_listing()
+            await self._await_listing_of_audio()
         if self._requested != self._completed:  # the listing started before the last invalidation
-            await self._refresh_listing()
+            await self._await_listing_of_audio()
         return self._listed
 
     def mark_outdated(self, video_identifier: str) -> None:
@@ -213,21 +222,21 @@ class ExtractedAudioIndex:
             self._fresh_until = float("-inf")
             self._requested += 1
 
-    async def _refresh_listing(self) -> None:
+    async def _await_listing_of_audio(self) -> None:
         is_new = self._listing is None or self._listing.done()
         if self._listing is None or is_new:
             # Shared by requests, so the context of none.
-            self._listing = asyncio.create_task(self._list_videos_with_audio(), context=Context())
+            self._listing = asyncio.create_task(self._update_videos_with_audio(), context=Context())
             self._listing_deadline = time.monotonic() + _LISTING_TIMEOUT
         _, late = await asyncio.wait({self._listing}, timeout=max(self._listing_deadline - time.monotonic(), 0))
         if late and is_new:
             _log.warning("The storage did not list the extracted audio in time")
 
-    async def _list_videos_with_audio(self) -> None:
+    async def _update_videos_with_audio(self) -> None:
         requested = self._requested
         try:
             folders = await self._storage.list_names("audio")
-            identifiers = await asyncio.to_thread(_list_library_videos_with_audio, self._storage)
+            identifiers = await asyncio.to_thread(_list_identifiers_of_library_audio, self._storage)
             listed = VideosWithAudio(frozenset(folders), frozenset(identifiers))
             if listed != self._listed:
                 self._listed = listed
@@ -237,15 +246,15 @@ class ExtractedAudioIndex:
         self._fresh_until = time.monotonic() + _FRESH_SECONDS if requested == self._requested else float("-inf")
 
 
-def _list_library_videos_with_audio(storage: Storage) -> set[str]:
+def _list_identifiers_of_library_audio(storage: Storage) -> set[str]:
     return {
         identifier
         for library in storage.libraries.list_folders()
-        for identifier in _list_wav_file_stems(library / "audios")
+        for identifier in _list_wav_file_stems_in_folder(library / "audios")
     }
 
 
-def _list_wav_file_stems(folder: Path) -> Iterable[str]:
+def _list_wav_file_stems_in_folder(folder: Path) -> Iterable[str]:
     try:
         with os.scandir(folder) as entries:
             return [

@@ -31,8 +31,9 @@ class MomentEdit(TypedDict, total=False):
 
 
 async def add_moment(conn: Connection, video_identifier: str, start: float, end: float, title: str) -> MomentWithConfig:
+    """Add a moment made by hand, and return it. Raises `InvalidMoment` for a broken rule, and `VideoNotFound`."""
     title = clean_line(title)
-    title_problem = _describe_empty_title(title)
+    title_problem = _find_title_problem(title)
     if title_problem or describe_time_problem(start, end, None):
         videos = VideoRepository(conn)
         if await videos.get_by_identifier(video_identifier) is None:
@@ -49,11 +50,11 @@ async def add_moment(conn: Connection, video_identifier: str, start: float, end:
             return MomentWithConfig(insertion.identifier, start, end, title, False, None, None, None, None, None)
         fitted = _fit_times_to_conflict(start, end, insertion)
         if fitted == (start, end):
-            raise InvalidMoment(_describe_why_not_inserted(start, end, insertion))
+            raise InvalidMoment(_describe_insertion_conflict(start, end, insertion))
         start, end = fitted
 
 
-def _describe_why_not_inserted(start: float, end: float, insertion: MomentInsertion) -> str:
+def _describe_insertion_conflict(start: float, end: float, insertion: MomentInsertion) -> str:
     return describe_time_problem(start, end, insertion.video_duration) or describe_moment_overlap(
         insertion.other_title, insertion.other_start or 0.0, insertion.other_end or 0.0
     )
@@ -76,8 +77,8 @@ async def edit_moment(
     video, moment = await lock_video_and_moment(conn, video_identifier, identifier)
     if moment is None:
         raise MomentNotFound
-    changes = _list_changed_values(moment, edit)
-    if "title" in changes and (problem := _describe_empty_title(changes["title"])):
+    changes = _make_changed_moment_columns(moment, edit)
+    if "title" in changes and (problem := _find_title_problem(changes["title"])):
         raise InvalidMoment(problem)
     if "start_time" in changes or "end_time" in changes:
         changes |= await _fit_edited_times(conn, video, moment, changes)
@@ -111,7 +112,8 @@ async def lock_video_and_moment(
     return video, moment if moment is not None and moment.video_id == video.id else None
 
 
-def _list_changed_values(moment: Moment, edit: MomentEdit) -> dict[str, Any]:
+def _make_changed_moment_columns(moment: Moment, edit: MomentEdit) -> dict[str, Any]:
+    """Return the values of an edit that differ from the moment's by column, with the time of a new score."""
     wanted: dict[str, Any] = {**edit}
     if "score" in wanted:
         wanted.setdefault("scoring_model", None)
@@ -140,7 +142,8 @@ async def _fit_edited_times(
         start, end = fitted
 
 
-def _describe_empty_title(title: str) -> str:
+def _find_title_problem(title: str) -> str:
+    """Return the sentence for an empty title; '' for others."""
     return "" if title.strip() else "title must be a non-empty string"
 
 

@@ -155,7 +155,7 @@ async def enqueue_run(
         if accepted is None:
             raise VideoNotFound(video if run_type is RunType.FULL else None)
         if accepted.run_id is None:
-            raise make_conflict_error(accepted.conflicting_type or run_type, video)
+            raise make_already_running_error(accepted.conflicting_type or run_type, video)
         return identifier
 
 
@@ -167,7 +167,7 @@ def mask_secrets_in_prompts(request: RunRequest) -> RunRequest:
     )
 
 
-def make_conflict_error(conflicting_type: str, video: str) -> AlreadyRunning:
+def make_already_running_error(conflicting_type: str, video: str) -> AlreadyRunning:
     return AlreadyRunning(_CONFLICTS[RunType(conflicting_type)].format(video))
 
 
@@ -184,6 +184,7 @@ async def cancel_active_runs(conn: Connection, video: str) -> dict[str, bool]:
 
 
 async def cancel_runs_of_video(database: Database, redis: Redis, video: str) -> None:
+    """Cancel the active runs of a video. Raises `NoMatchingRun` if there are none."""
     cancelled: dict[str, bool] = {}
     if is_valid_identifier(video):
         async with database.connect() as conn, conn.transaction():

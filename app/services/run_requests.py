@@ -31,7 +31,7 @@ from app.repositories.jobs import JobRepository, RunPreconditions
 from app.repositories.stages import ModelAnswerRepository
 from app.services.media import has_audio_file
 from app.services.models import get_moment_model, get_transcription_model
-from app.services.queue import Notify, enqueue_run, make_conflict_error
+from app.services.queue import Notify, enqueue_run, make_already_running_error
 from app.services.video_urls import VideoOfUrl, check_video_url, find_or_add_video_of_url, update_is_cached
 from app.storage import Storage
 
@@ -82,7 +82,7 @@ class PipelineOptions(BaseModel):
         examples=[None],
     )
 
-    def to_request(self) -> RunRequest:
+    def to_run_request(self) -> RunRequest:
         default = RunRequest()
         return RunRequest(
             generation_model=self.generation_model or self.model or default.generation_model,
@@ -140,7 +140,7 @@ class RunStarter:
         return await self.enqueue_unchecked(video, RunType.TRANSCRIPT, request)
 
     async def start_moment_generation(self, video: str, request: RunRequest) -> str:
-        _check_moment_limits(request)
+        _refuse_contradictory_moment_limits(request)
         preconditions = await self._get_preconditions(video, RunType.MOMENTS)
         await self._require_audio_file(video)
         _require_transcript(preconditions)
@@ -179,7 +179,7 @@ class RunStarter:
 
     async def check_full_run(self, video: str, request: RunRequest) -> None:
         """Raise what `start_full_run` raises, except `VideoNotFound`, without starting the run."""
-        await self._check_full_run_options(request)
+        await self._refuse_unusable_full_run_options(request)
         await self.check_inputs(video, RunType.FULL, request)
 
     async def start_full_run_from_url(self, url: str, request: RunRequest, *, force: bool) -> tuple[str, VideoOfUrl]:
@@ -196,7 +196,7 @@ class RunStarter:
     async def check_full_run_from_url(self, url: str, request: RunRequest) -> AddressRefused | None:
         """Raise what is wrong with URL or options; return why the URL must not be downloaded, None if it may be."""
         check_video_url(url)
-        await self._check_full_run_options(request)
+        await self._refuse_unusable_full_run_options(request)
         return await self._find_address_refusal(url)
 
     async def enqueue_unchecked(
@@ -253,13 +253,13 @@ class RunStarter:
             return refusal
         return None
 
-    async def _check_full_run_options(self, request: RunRequest) -> None:
-        _check_moment_limits(request)
-        await self._check_callback_url(request.callback_url)
+    async def _refuse_unusable_full_run_options(self, request: RunRequest) -> None:
+        _refuse_contradictory_moment_limits(request)
+        await self._refuse_unusable_callback_url(request.callback_url)
         for key in {request.generation_model, request.refinement_model}:
             await get_moment_model(self._redis, key)
 
-    async def _check_callback_url(self, url: str | None) -> None:
+    async def _refuse_unusable_callback_url(self, url: str | None) -> None:
         if url is None:
             return
         if not self._sends_callbacks:
@@ -272,7 +272,7 @@ class RunStarter:
     @staticmethod
     def _raise_if_conflicting(preconditions: RunPreconditions, video: str) -> None:
         if preconditions.conflicting_type is not None:
-            raise make_conflict_error(preconditions.conflicting_type, video)
+            raise make_already_running_error(preconditions.conflicting_type, video)
 
     async def _require_audio_file(self, video: str) -> None:
         if not await has_audio_file(self._storage, video):
@@ -318,7 +318,7 @@ def _require_transcript(preconditions: RunPreconditions) -> None:
         raise RunInputMissing(_NO_TRANSCRIPT)
 
 
-def _check_moment_limits(request: RunRequest) -> None:
+def _refuse_contradictory_moment_limits(request: RunRequest) -> None:
     if request.min_moment_length > request.max_moment_length:
         raise InvalidInput("min_moment_length must not be greater than max_moment_length")
     if request.min_moments > request.max_moments:

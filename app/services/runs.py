@@ -69,7 +69,7 @@ async def list_runs(conn: Connection, video: str, limit: int, cursor: str, run_t
     if not is_valid_identifier(video):
         return RunPage([], None)
     list_key = ["runs", video, run_type]
-    before = _parse_cursor_position(decode_cursor(list_key, cursor)) if cursor else None
+    before = _parse_run_list_cursor(decode_cursor(list_key, cursor)) if cursor else None
     runs = await RunRepository(conn).list_run_summaries(video, limit + 1, before, run_type)
     if len(runs) <= limit:
         return RunPage(runs, None)
@@ -93,6 +93,7 @@ def has_run_ended(run: RunSummary) -> bool:
 
 
 def seconds_of_completed_run(run: RunSummary) -> float | None:
+    """Return how long a run took; None if it was not completed."""
     if reported_status(run) != "completed":
         return None
     if run.duration_seconds is None and run.completed_at is not None:
@@ -129,6 +130,7 @@ def models_by_stage(run: RunSummary) -> dict[str, str]:
 
 
 def reported_stages(run: RunSummary) -> dict[Stage, StageRecord]:
+    """Return the records of a run's stages as clients are shown them."""
     if run.details is None:
         return _infer_stage_records(run)
     records = run.details.stages
@@ -186,7 +188,7 @@ def utc_to_unix_seconds(naive_utc: datetime) -> float:
     return naive_utc.replace(tzinfo=UTC).timestamp()
 
 
-def _parse_cursor_position(position: Any) -> tuple[datetime, int]:
+def _parse_run_list_cursor(position: Any) -> tuple[datetime, int]:
     match position:
         case [str(text), int(run_id)] if 0 < run_id <= LARGEST_ID and run_id is not True:
             try:
@@ -213,6 +215,8 @@ async def get_failed_run(database: Database, redis: Redis, run_identifier: str) 
 
 @dataclass(frozen=True, slots=True)
 class RetriedRun:
+    """The identifier of the new run that retries another one, and its video."""
+
     request_id: str
     video: str
 
@@ -246,13 +250,13 @@ class RunRetrier:
 
     async def _enqueue_retry(self, ended_run: EndedRun) -> RetriedRun:
         await self._run_starter.check_inputs(ended_run.video, ended_run.type, ended_run.request)
-        stages = await self._skip_reusable_stages(ended_run)
+        stages = await self._make_records_of_skipped_stages(ended_run)
         new = await self._run_starter.enqueue_unchecked(
             ended_run.video, ended_run.type, ended_run.request, ended_run.subject, stages, retried=ended_run.identifier
         )
         return RetriedRun(new, ended_run.video)
 
-    async def _skip_reusable_stages(self, ended_run: EndedRun) -> Mapping[Stage, StageRecord]:
+    async def _make_records_of_skipped_stages(self, ended_run: EndedRun) -> Mapping[Stage, StageRecord]:
         """Return records with status skipped for the finished stages of an ended run whose results still exist."""
         finished = _list_finished_stages(ended_run)
         if not finished:

@@ -17,8 +17,8 @@ from app.repositories.search import (
     MomentHit,
     SearchCursor,
     SearchFilters,
-    SearchHit,
     SearchRepository,
+    TranscriptHit,
 )
 from app.services.cursors import decode_cursor, encode_cursor, make_invalid_cursor_error
 
@@ -26,7 +26,7 @@ from app.services.cursors import decode_cursor, encode_cursor, make_invalid_curs
 _SEGMENTS = 10
 _LARGEST_RANK = 3e38  # PostgreSQL's `real`
 
-Hit = TypeVar("Hit", SearchHit, MomentHit)
+Hit = TypeVar("Hit", TranscriptHit, MomentHit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,9 @@ class SearchResult(Generic[Hit]):
 
 @dataclass(frozen=True, slots=True)
 class SearchPage:
-    """A page of transcript and moment hits, best first; `next_cursor` is None on the last page."""
+    """A page of found transcripts and moments, best first; `next_cursor` is None on the last page."""
 
-    transcripts: list[SearchResult[SearchHit]]
+    transcripts: list[SearchResult[TranscriptHit]]
     moments: list[SearchResult[MomentHit]]
     next_cursor: str | None
 
@@ -60,7 +60,7 @@ async def search_library(
     query, filters = to_nfc(query), replace(filters, video=to_nfc(filters.video) if filters.video else None)
     list_key = ["search", query, filters.video, filters.language, filters.min_score]
     transcripts_after, moments_after = (
-        _parse_cursor_positions(decode_cursor(list_key, cursor)) if cursor else (FIRST_PAGE, FIRST_PAGE)
+        _parse_search_cursor(decode_cursor(list_key, cursor)) if cursor else (FIRST_PAGE, FIRST_PAGE)
     )
     hits = SearchRepository(conn)
     # One more than the page holds, to detect a next page.
@@ -83,13 +83,14 @@ def _find_next_page_position(hits: Sequence[Hit], limit: int) -> tuple[float, in
     return (hits[limit - 1].rank, hits[limit - 1].id) if len(hits) > limit else None
 
 
-def _parse_cursor_positions(positions: Any) -> list[SearchCursor | None]:
+def _parse_search_cursor(positions: Any) -> list[SearchCursor | None]:
+    """Return where transcripts and moments continue, None for a list that has ended. Raises `InvalidInput`."""
     if not isinstance(positions, list) or len(positions) != 2 or not any(positions):
         raise make_invalid_cursor_error()
-    return [_parse_cursor_position(position) for position in positions]
+    return [_parse_hit_position(position) for position in positions]
 
 
-def _parse_cursor_position(position: Any) -> SearchCursor | None:
+def _parse_hit_position(position: Any) -> SearchCursor | None:
     match position:
         case None:
             return None

@@ -84,19 +84,21 @@ class ThumbnailService:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._workers.close()
 
-    async def _open_or_make_thumbnail(self, stack: AsyncExitStack, owner: ThumbnailOwner, key: str) -> OpenFile:
+    async def _open_or_make_thumbnail(self, stack: AsyncExitStack, owner: ThumbnailOwner, key_prefix: str) -> OpenFile:
         if owner.thumbnail_url is not None:
             with contextlib.suppress(FileMissing):  # a new one is made
                 return await stack.enter_async_context(self._storage.open_async(owner.thumbnail_url))
-        return await stack.enter_async_context(self._storage.open_async(await self._await_shared_task(owner, key)))
+        return await stack.enter_async_context(
+            self._storage.open_async(await self._await_shared_thumbnail_url(owner, key_prefix))
+        )
 
-    async def _await_shared_task(self, owner: ThumbnailOwner, key: str) -> str:
+    async def _await_shared_thumbnail_url(self, owner: ThumbnailOwner, key_prefix: str) -> str:
         """Return the URL of the thumbnail that one task makes for all callers; cancelling a caller does not end it."""
         self._raise_recent_failure(owner)
         task = self._tasks.get(owner)
         if task is None:
             # Shared by requests, so the context of none.
-            task = asyncio.create_task(self._make_missing_thumbnail(owner, key), context=Context())
+            task = asyncio.create_task(self._make_missing_thumbnail(owner, key_prefix), context=Context())
             self._tasks[owner] = task
             task.add_done_callback(lambda done: self._forget_ended_task(owner, done))
         return await asyncio.shield(task)
@@ -112,17 +114,18 @@ class ThumbnailService:
         if not task.cancelled():
             task.exception()  # retrieved, or asyncio logs it
 
-    async def _make_missing_thumbnail(self, owner: ThumbnailOwner, key: str) -> str:
+    async def _make_missing_thumbnail(self, owner: ThumbnailOwner, key_prefix: str) -> str:
+        """Make and store a thumbnail, unless another process has meanwhile; return its URL."""
         async with self._database.connect() as conn:
             url = await ThumbnailRepository(conn).get_thumbnail_url(owner)
         if url is not None and url != owner.thumbnail_url:  # made in the meantime
             return url
-        jpeg = await self._make_jpeg_of_owner(owner)
+        jpeg = await self._make_thumbnail_jpeg(owner)
         with self._remember_storage_failure(owner, None):
-            file = await self._store_jpeg_file(jpeg, f"{key}{secrets.token_hex(12)}.jpg")
+            file = await self._store_jpeg_file(jpeg, f"{key_prefix}{secrets.token_hex(12)}.jpg")
         return await self._insert_thumbnail_row(owner, file)
 
-    async def _make_jpeg_of_owner(self, owner: ThumbnailOwner) -> bytes:
+    async def _make_thumbnail_jpeg(self, owner: ThumbnailOwner) -> bytes:
         try:
             with self._remember_storage_failure(owner, owner):
                 return await self._workers.run(self._make_jpeg_of_frame_or_waveform, owner.file_url)
@@ -140,11 +143,13 @@ class ThumbnailService:
         _log.log(level, "Cannot make a thumbnail of the %s %r: %s", owner.kind, owner.name, error)
 
     @contextmanager
-    def _remember_storage_failure(self, owner: ThumbnailOwner, key: ThumbnailOwner | None) -> Iterator[None]:
+    def _remember_storage_failure(self, owner: ThumbnailOwner, failure_key: ThumbnailOwner | None) -> Iterator[None]:
+        """Log and raise a storage error of the block, and keep it under `failure_key` for five seconds."""
         try:
             yield
         except (StorageFull, StorageUnavailable) as error:
-            self._storage_failures[key] = type(error)(str(error))  # without its traceback, which holds references
+            # Without its traceback, which holds references.
+            self._storage_failures[failure_key] = type(error)(str(error))
             _log.warning("Cannot make a thumbnail of the %s %r now: %s", owner.kind, owner.name, error)
             raise
 

@@ -136,12 +136,13 @@ class VideoUpload:
         self._max_bytes = max_bytes
         self._max_hours = max_hours
 
-    async def check_upload_details(self, details: UploadDetails, at_least_bytes: int = 0) -> None:
-        if at_least_bytes > self._max_bytes:
+    async def check_upload_details(self, details: UploadDetails, min_file_bytes: int = 0) -> None:
+        """Raise what is wrong with the details, a too large file, too little free space, or a taken identifier."""
+        if min_file_bytes > self._max_bytes:
             raise self._make_size_error()
         details.raise_if_invalid()
-        if at_least_bytes > 0:
-            await self._incoming.check_free_space(at_least_bytes)
+        if min_file_bytes > 0:
+            await self._incoming.check_free_space(min_file_bytes)
         if details.identifier:
             async with self._database.connect() as conn:
                 if await VideoRepository(conn).get_by_identifier(details.identifier):

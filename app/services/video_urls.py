@@ -122,12 +122,12 @@ def _normalize_url_query(query: str) -> str:
 
 def _parse_youtube_video_id(url_parts: SplitResult) -> str | None:
     if url_parts.path.rstrip("/") in _YOUTUBE_PAGES:
-        return _get_query_parameter(url_parts, "v")
+        return _get_parameter_of_word_characters(url_parts, "v")
     match = _YOUTUBE_PATH.fullmatch(url_parts.path)
     return match[1] if match and match[1] not in _NO_VIDEO else None
 
 
-def _match_url_path(pattern: re.Pattern[str]) -> Callable[[SplitResult], str | None]:
+def _make_url_path_matcher(pattern: re.Pattern[str]) -> Callable[[SplitResult], str | None]:
     """Return a function that returns the first group of the pattern in a URL's path, None if it does not match."""
     return lambda url_parts: match[1] if (match := pattern.fullmatch(url_parts.path)) else None
 
@@ -136,11 +136,11 @@ def _parse_vimeo_video_id(url_parts: SplitResult) -> str | None:
     match = _VIMEO_PATH.fullmatch(url_parts.path)
     if match is None:
         return None
-    key = match[2] or _get_query_parameter(url_parts, "h")
+    key = match[2] or _get_parameter_of_word_characters(url_parts, "h")
     return f"{match[1]}/{key}" if key else match[1]
 
 
-def _get_query_parameter(url_parts: SplitResult, name: str) -> str | None:
+def _get_parameter_of_word_characters(url_parts: SplitResult, name: str) -> str | None:
     value = parse_qs(url_parts.query).get(name, [""])[0]
     return value if re.fullmatch(r"[\w-]+", value, re.ASCII) else None
 
@@ -157,12 +157,12 @@ _SITE_PARSERS: Mapping[str, tuple[str, Callable[[SplitResult], str | None]]] = {
     "m.youtube.com": ("youtube", _parse_youtube_video_id),
     "music.youtube.com": ("youtube", _parse_youtube_video_id),
     "youtube-nocookie.com": ("youtube", _parse_youtube_video_id),
-    "youtu.be": ("youtube", _match_url_path(_SHORT_PATH)),
+    "youtu.be": ("youtube", _make_url_path_matcher(_SHORT_PATH)),
     "vimeo.com": ("vimeo", _parse_vimeo_video_id),
     "player.vimeo.com": ("vimeo", _parse_vimeo_video_id),
-    "dailymotion.com": ("dailymotion", _match_url_path(_DAILYMOTION_PATH)),
-    "m.dailymotion.com": ("dailymotion", _match_url_path(_DAILYMOTION_PATH)),
-    "dai.ly": ("dailymotion", _match_url_path(_SHORT_PATH)),
+    "dailymotion.com": ("dailymotion", _make_url_path_matcher(_DAILYMOTION_PATH)),
+    "m.dailymotion.com": ("dailymotion", _make_url_path_matcher(_DAILYMOTION_PATH)),
+    "dai.ly": ("dailymotion", _make_url_path_matcher(_SHORT_PATH)),
 }
 
 
@@ -207,6 +207,7 @@ def identifier_from_url(url: str) -> str:
 
 
 def title_from_url(url: str) -> str | None:
+    """Return a title made from the name of the URL's file; None for a video site or a name without meaning."""
     stem = clean_line(unquote(_decode_file_stem(url)))
     if parse_known_site_url(url) is not None or not _is_meaningful_file_stem(stem):
         return None
@@ -261,16 +262,16 @@ async def find_or_add_video_of_url(
             return VideoOfUrl(identifier, file_url, is_cached=False)
 
 
-async def update_is_cached(storage: Storage, resolved: VideoOfUrl) -> VideoOfUrl:
-    """Return `resolved` with `is_cached` as the storage reports it, unchanged while that is unavailable."""
+async def update_is_cached(storage: Storage, video_of_url: VideoOfUrl) -> VideoOfUrl:
+    """Return `video_of_url` with `is_cached` as the storage reports it, unchanged while that is unavailable."""
     try:
-        await storage.stat(resolved.video_file_url)
+        await storage.stat(video_of_url.video_file_url)
     except FileMissing:
-        return replace(resolved, is_cached=False)
+        return replace(video_of_url, is_cached=False)
     except StorageUnavailable as error:  # the run itself will find out
-        _log.warning("Could not check whether the file of video %r exists: %s", resolved.video, error)
-        return resolved
-    return replace(resolved, is_cached=True)
+        _log.warning("Could not check whether the file of video %r exists: %s", video_of_url.video, error)
+        return video_of_url
+    return replace(video_of_url, is_cached=True)
 
 
 def _has_canonical_form(source_url: str, canonical_url: str) -> bool:

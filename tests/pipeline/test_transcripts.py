@@ -125,6 +125,6 @@ async def test_the_window_is_the_one_that_the_availability_of_a_clip_is_told_by(
     moment = await make_moment(conn, video_id=video.id, start_time=100, end_time=160)
     stamps = [{"word": word.word, "start": word.start, "end": word.end} for word in words]
     await make_transcript(conn, video_id=video.id, word_timestamps=stamps)
-    material = await MomentRepository(conn).get_refinement_inputs(video.identifier, moment.identifier, 30)
+    material = await MomentRepository(conn).get_clip_and_speech_times(video.identifier, moment.identifier, 30)
     assert material is not None
     assert (material.speech_start, material.speech_end) == span(words, 100, 160)

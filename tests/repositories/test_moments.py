@@ -223,6 +223,8 @@ async def test_the_owners_of_identifiers_are_found_and_free_ones_left_out(
 ) -> None:
     ours, theirs = await make_moment(conn), await make_moment(conn)
     with statements:
-        owners = await MomentRepository(conn).find_video_ids_of_moments([ours.identifier, theirs.identifier, "free"])
+        owners = await MomentRepository(conn).map_moment_identifiers_to_video_ids(
+            [ours.identifier, theirs.identifier, "free"]
+        )
     assert statements == 1
     assert owners == {ours.identifier: ours.video_id, theirs.identifier: theirs.video_id}

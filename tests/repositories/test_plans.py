@@ -161,7 +161,10 @@ async def test_what_was_made_with_a_config_is_found_through_it(
         (lambda conn: JobRepository(conn).get_moments_job("video-7"), ["idx_moments_video_id_start_time"]),
         (lambda conn: JobRepository(conn).get_refinement_job("video-7", "130"), ["idx_moments_parent_id"]),
         (lambda conn: JobRepository(conn).get_clips_job("video-7"), ["clips_moment_id_key"]),
-        (lambda conn: MomentRepository(conn).get_refinement_inputs("video-7", "130", 30.0), ["clips_moment_id_key"]),
+        (
+            lambda conn: MomentRepository(conn).get_clip_and_speech_times("video-7", "130", 30.0),
+            ["clips_moment_id_key"],
+        ),
         (
             lambda conn: RunRepository(conn).list_run_summaries("video-7", 5, before=(_NOON, 7)),
             ["idx_pipeline_history_video_id_started_at", "idx_moments_video_id_start_time", "generation_configs_pkey"],

@@ -126,7 +126,7 @@ async def test_the_number_of_followers_is_limited(monkeypatch: pytest.MonkeyPatc
     following = [asyncio.create_task(source.follow()) for _ in range(2)]
     await source.wait_for_looks(2)
     with pytest.raises(TooManyFollowers):
-        await source.feeds.get_status("other")
+        await source.feeds.read_status_for_new_follower("other")
     source.state = LAST
     await asyncio.gather(*following)
-    assert await source.feeds.get_status("other") == LAST
+    assert await source.feeds.read_status_for_new_follower("other") == LAST
