@@ -269,7 +269,7 @@ async def get_lineage(video_id: VideoId, conn: AutocommitConnection) -> Response
 @prompts.get("", response_model=list[PromptSummaryAnswer], responses=PAGE_RESPONSES)
 async def list_prompts(request: Request, conn: AutocommitConnection, page: PageQueryDep) -> Response:
     """A page of the prompts, in the order they were first used. System prompts may be long and are left out."""
-    found = await provenance.list_prompts(conn, page.limit, page.cursor)
+    found = await provenance.list_masked_prompt_summaries(conn, page.limit, page.cursor)
     shown = [
         PromptSummaryAnswer(
             id=prompt.id,
@@ -286,7 +286,7 @@ async def list_prompts(request: Request, conn: AutocommitConnection, page: PageQ
 @prompts.get("/{prompt_id}", response_model=PromptAnswer, responses=NOT_FOUND)
 async def get_prompt(prompt_id: Annotated[int, _PROMPT_ID], conn: AutocommitConnection) -> Response:
     """One prompt, with its system prompt."""
-    prompt = await provenance.get_prompt(conn, prompt_id)
+    prompt = await provenance.get_masked_prompt(conn, prompt_id)
     return json_answer(
         PromptAnswer(
             id=prompt.id,
@@ -328,7 +328,9 @@ def _add_result_routes(router: APIRouter, kind: provenance.Source, id_path: Any)
     async def list_moments_of_prompt_or_config(
         request: Request, prompt_or_config_id: Annotated[int, id_path], conn: AutocommitConnection, page: PageQueryDep
     ) -> Response:
-        found = await provenance.list_moments(conn, kind, prompt_or_config_id, page.limit, page.cursor)
+        found = await provenance.list_moments_of_prompt_or_config(
+            conn, kind, prompt_or_config_id, page.limit, page.cursor
+        )
         return page_answer(request, page.limit, found, [MomentWithVideoAnswer.from_row(moment) for moment in found])
 
     @router.get(
@@ -341,7 +343,7 @@ def _add_result_routes(router: APIRouter, kind: provenance.Source, id_path: Any)
     async def list_runs_of_prompt_or_config(
         request: Request, prompt_or_config_id: Annotated[int, id_path], conn: AutocommitConnection, page: PageQueryDep
     ) -> Response:
-        found = await provenance.list_runs(conn, kind, prompt_or_config_id, page.limit, page.cursor)
+        found = await provenance.list_runs_of_prompt_or_config(conn, kind, prompt_or_config_id, page.limit, page.cursor)
         return page_answer(request, page.limit, found, [RunWithVideoAnswer.from_row(run) for run in found])
 
 

@@ -74,7 +74,8 @@ class StageRecord:
         return self.status in (StageStatus.COMPLETED, StageStatus.SKIPPED)
 
     @property
-    def has_started(self) -> bool:
+    def has_been_reached(self) -> bool:
+        """Whether the run has come to the stage, which may still wait for a worker."""
         return self.status not in (StageStatus.PENDING, StageStatus.SKIPPED)
 
     @property
@@ -94,8 +95,9 @@ def next_stage(run_type: RunType, records: Mapping[Stage, StageRecord]) -> Stage
     )
 
 
-def find_last_started_stage(stage_records: Mapping[Stage, StageRecord]) -> Stage | None:
-    begun = (stage for stage in reversed(Stage) if stage in stage_records and stage_records[stage].has_started)
+def find_last_reached_stage(stage_records: Mapping[Stage, StageRecord]) -> Stage | None:
+    """Return the last stage that a run has come to; None where all are pending or skipped."""
+    begun = (stage for stage in reversed(Stage) if stage in stage_records and stage_records[stage].has_been_reached)
     return next(begun, None)
 
 
@@ -161,6 +163,7 @@ def make_run_outcome_from_stages(records: Mapping[Stage, StageRecord]) -> RunOut
 def make_run_outcome(
     records: Mapping[Stage, StageRecord], status: RunStatus, stage: Stage | None = None, reason: str | None = None
 ) -> RunOutcome:
+    """Return an outcome with the numbers of new moments and clips in the results of the stages."""
     totals = {
         total: _get_integer_result(record, key)
         for name, record in records.items()

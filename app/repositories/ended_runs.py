@@ -207,8 +207,8 @@ class CallbackRepository(Repository):
             {"run_id": callback.run_id},
         )
 
-    async def mark_failed(self, callback: DueCallback, error: str, retry_seconds: float | None) -> None:
-        """Store why a callback was not delivered; None for `retry_seconds` makes it the last attempt."""
+    async def record_failed_delivery(self, callback: DueCallback, error: str, retry_seconds: float | None) -> None:
+        """Store why a callback was not delivered; it is tried again after `retry_seconds`, or never if that is None."""
         await self._conn.execute(
             """
             UPDATE pipeline.runs

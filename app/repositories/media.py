@@ -20,8 +20,8 @@ class ClipLocation:
 class MediaUrlRepository(Repository):
     """URLs of stored files by the identifiers of videos and moments."""
 
-    async def get_video_urls(self, video_identifiers: list[str]) -> dict[str, tuple[str, ...]]:
-        """Return the file URLs of each video that exists, a playable copy before the original."""
+    async def get_video_file_urls(self, video_identifiers: list[str]) -> dict[str, tuple[str, ...]]:
+        """Return by video identifier the file URLs of each video that exists, a playable copy before the original."""
         cursor = await self._conn.execute(
             """
             SELECT identifier, cloud_url, playable_url
@@ -103,8 +103,10 @@ class PlayableCopyRepository(Repository):
         )
         return await cursor.fetchone() or (False, None)
 
-    async def claim_next_file(self, owner: str, stalled_after: float, max_attempts: int) -> ClaimedVideoFile | None:
-        """Claim a video file that no worker has inspected, or whose worker is stalled, at most `max_attempts` times."""
+    async def claim_next_video_file(
+        self, owner: str, stalled_after: float, max_attempts: int
+    ) -> ClaimedVideoFile | None:
+        """Claim a file that no worker has inspected, or whose worker stalled, at most `max_attempts` times; else None."""
         return await fetch_one(
             self._conn,
             ClaimedVideoFile,
@@ -173,12 +175,12 @@ class PlayableCopyRepository(Repository):
               AND known.status IN ('inspecting', 'making')
               AND videos.id = known.video_id AND videos.cloud_url = known.source_url
             """,
-            {**_make_claim_parameters(file), "status": status},
+            {**_make_claim_query_parameters(file), "status": status},
         )
         if cursor.rowcount != 1:
             raise RunLost
 
-    async def finish_file(
+    async def finish_claimed_file(
         self,
         file: ClaimedVideoFile,
         status: PlayableCopyStatus,
@@ -196,12 +198,12 @@ class PlayableCopyRepository(Repository):
               AND known.status IN ('inspecting', 'making')
               AND videos.id = known.video_id AND videos.cloud_url = known.source_url
             """,
-            {**_make_claim_parameters(file), "status": status, "playable_url": playable_url, "reason": reason},
+            {**_make_claim_query_parameters(file), "status": status, "playable_url": playable_url, "reason": reason},
         )
         if cursor.rowcount != 1:
             raise RunLost
 
-    async def release_file(self, file: ClaimedVideoFile, pause_seconds: float) -> None:
+    async def return_file_to_queue(self, file: ClaimedVideoFile, pause_seconds: float) -> None:
         """Return a file to the queue after `pause_seconds`; its attempts start over, its failures are kept."""
         await self._conn.execute(
             """
@@ -210,9 +212,9 @@ class PlayableCopyRepository(Repository):
                 due_at = now() AT TIME ZONE 'utc' + make_interval(secs => %(pause_seconds)s)
             WHERE video_id = %(video_id)s AND owner = %(owner)s AND attempts = %(attempt)s
             """,
-            {**_make_claim_parameters(file), "pause_seconds": pause_seconds, "failures": file.failures},
+            {**_make_claim_query_parameters(file), "pause_seconds": pause_seconds, "failures": file.failures},
         )
 
 
-def _make_claim_parameters(file: ClaimedVideoFile) -> dict[str, Any]:
+def _make_claim_query_parameters(file: ClaimedVideoFile) -> dict[str, Any]:
     return {"video_id": file.video_id, "owner": file.owner, "attempt": file.attempt}

@@ -24,7 +24,7 @@ class RejectedRequest:
 class RejectedRequestRepository(Repository):
     """Rejected requests by the id of their stream entry, which Redis may reuse after it was flushed."""
 
-    async def lock_request(self, key: str) -> None:
+    async def lock_request_until_commit(self, key: str) -> None:
         await lock_in_transaction(self._conn, f"requests:{key}")
 
     async def add_rejected_request(

@@ -10,7 +10,7 @@ from psycopg import sql
 
 from app.database.queries import Repository, fetch_one, insert_row, list_columns, make_and_conditions, update_row
 from app.models import PipelineRun
-from app.models.runs import ClaimedRun, RunRequest, StageRecord, StageStatus, find_last_started_stage
+from app.models.runs import ClaimedRun, RunRequest, StageRecord, StageStatus, find_last_reached_stage
 from app.models.stages import RunType, Stage
 
 _SELECT = f"SELECT {list_columns(PipelineRun)} FROM pipeline_history"
@@ -189,11 +189,11 @@ class RunRepository(Repository):
             {"limit": limit, "after": after_id},
         )
         return [
-            ActiveRun(find_last_started_stage(parse_stage_records(stages)), *run)
+            ActiveRun(find_last_reached_stage(parse_stage_records(stages)), *run)
             for *run, stages in await cursor.fetchall()
         ]
 
-    async def list_active_run_ids(self, video_identifier: str) -> list[tuple[int, str]]:
+    async def list_ids_and_identifiers_of_active_runs(self, video_identifier: str) -> list[tuple[int, str]]:
         cursor = await self._conn.execute(
             """
             SELECT run_id, history.identifier

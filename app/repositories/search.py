@@ -30,7 +30,7 @@ class SearchFilters:
 
 @dataclass(frozen=True, slots=True)
 class SearchCursor:
-    """The last hit of a page; the next page begins after it."""
+    """Rank and id of the last hit of a page; the next page begins after it."""
 
     rank: float
     id: int
@@ -74,16 +74,20 @@ class SearchRepository(Repository):
     """
 
     async def search_transcripts(
-        self, query: str, filters: SearchFilters, limit: int, segments: int, after: SearchCursor = FIRST_PAGE
+        self, query: str, filters: SearchFilters, limit: int, max_segments: int, after: SearchCursor = FIRST_PAGE
     ) -> list[TranscriptHit]:
-        """Return the best `limit` transcripts after `after`, each with at most `segments` segments.
+        """Return the best `limit` transcripts after `after`, each with at most `max_segments` segments.
 
         The index cannot match phrases, and parsing a text again costs milliseconds: the index finds the words, and the
         stored document is matched against the phrase. `min_score` is met by any moment of the video.
         """
         spoken = make_and_conditions({"language = %(language)s": filters.language})
         of_video = make_and_conditions({_OF_VIDEO + "found.video_id)": filters.video, _SCORED: filters.min_score})
-        parameters = {**_make_search_parameters(query, filters, limit, after), "marks": _MARKS, "segments": segments}
+        parameters = {
+            **_make_search_query_parameters(query, filters, limit, after),
+            "marks": _MARKS,
+            "segments": max_segments,
+        }
         return await fetch_all(self._conn, TranscriptHit, sql.SQL(_TRANSCRIPTS).format(spoken, of_video), parameters)
 
     async def search_moments(
@@ -96,7 +100,7 @@ class SearchRepository(Repository):
                 "score >= %(min_score)s": filters.min_score,
             }
         )
-        parameters = {**_make_search_parameters(query, filters, limit, after), "marks": _MARKS_IN_ALL}
+        parameters = {**_make_search_query_parameters(query, filters, limit, after), "marks": _MARKS_IN_ALL}
         return await fetch_all(self._conn, MomentHit, sql.SQL(_MOMENTS).format(chosen), parameters)
 
     async def rebuild_search_index(self) -> int:
@@ -104,7 +108,9 @@ class SearchRepository(Repository):
         return int(await fetch_value(self._conn, "SELECT search.rebuild()") or 0)
 
 
-def _make_search_parameters(query: str, filters: SearchFilters, limit: int, after: SearchCursor) -> dict[str, object]:
+def _make_search_query_parameters(
+    query: str, filters: SearchFilters, limit: int, after: SearchCursor
+) -> dict[str, object]:
     return {
         **asdict(filters),
         "query": _NON_EXCLUDING_DASHES.sub(" ", query),

@@ -221,7 +221,7 @@ class StageQueueRepository(Repository):
         )
         return _parse_waiting_stages(await cursor.fetchall())
 
-    async def mark_unnotified(self, stages: Collection[WaitingStage]) -> None:
+    async def mark_stages_unnotified(self, stages: Collection[WaitingStage]) -> None:
         await self._conn.execute(
             """
             UPDATE pipeline.runs SET notified_at = NULL

@@ -69,7 +69,7 @@ class ClaimedRunRepository(Repository):
             WHERE run_id = %(id)s AND owner = %(owner)s AND stage = %(stage)s AND attempt = %(attempt)s
             FOR NO KEY UPDATE
             """,
-            _make_claim_parameters(run),
+            _make_claim_query_parameters(run),
         ):
             raise RunLost
 
@@ -84,7 +84,7 @@ class ClaimedRunRepository(Repository):
             WHERE run_id = %(id)s AND owner = %(owner)s AND stage = %(stage)s AND attempt = %(attempt)s
             """,
             {
-                **_make_claim_parameters(run),
+                **_make_claim_query_parameters(run),
                 "record": Jsonb(asdict(record)),
                 "is_in_progress": record.is_waiting_or_processing,
             },
@@ -111,7 +111,7 @@ class ClaimedRunRepository(Repository):
               AND NOT cancel_requested
             """,
             {
-                **_make_claim_parameters(run),
+                **_make_claim_query_parameters(run),
                 "record": Jsonb(asdict(record)),
                 "waiting": Jsonb(asdict(StageRecord(StageStatus.WAITING))),
                 "next": next_stage.value,
@@ -146,7 +146,7 @@ class ClaimedRunRepository(Repository):
             UPDATE pipeline.runs SET attempt = attempt + 1, last_error = %(error)s
             WHERE run_id = %(id)s AND owner = %(owner)s AND stage = %(stage)s AND attempt = %(attempt)s
             """,
-            {**_make_claim_parameters(run), "error": error},
+            {**_make_claim_query_parameters(run), "error": error},
         )
         if cursor.rowcount != 1:
             raise RunLost
@@ -199,7 +199,7 @@ class ClaimedRunRepository(Repository):
             WHERE run_id = %(id)s AND owner = %(owner)s AND stage = %(stage)s AND attempt = %(attempt)s
             RETURNING cancel_requested
             """,
-            _make_claim_parameters(run),
+            _make_claim_query_parameters(run),
         )
         if is_cancelled:
             await end_run(self._conn, run.id, RunOutcome(RunStatus.CANCELLED))
@@ -251,5 +251,5 @@ async def end_run(conn: Connection, run_id: int, outcome: RunOutcome) -> set[str
     return files
 
 
-def _make_claim_parameters(run: ClaimedRun) -> dict[str, Any]:
+def _make_claim_query_parameters(run: ClaimedRun) -> dict[str, Any]:
     return {"id": run.id, "owner": run.owner, "stage": run.stage.value, "attempt": run.attempt}

@@ -49,7 +49,7 @@ class ThumbnailRepository(Repository):
     async def get_by_clip(self, clip_id: int) -> Thumbnail | None:
         return await fetch_one(self._conn, Thumbnail, _SELECT + " WHERE clip_id = %(clip_id)s", {"clip_id": clip_id})
 
-    async def get_video_as_owner(self, video_identifier: str) -> ThumbnailOwner | None:
+    async def get_video_as_thumbnail_owner(self, video_identifier: str) -> ThumbnailOwner | None:
         return await fetch_one(
             self._conn,
             ThumbnailOwner,
@@ -61,7 +61,7 @@ class ThumbnailRepository(Repository):
             {"identifier": video_identifier},
         )
 
-    async def get_clip_as_owner(
+    async def get_clip_as_thumbnail_owner(
         self, video_identifier: str, moment_identifier: str
     ) -> tuple[bool, ThumbnailOwner | None] | None:
         """Return whether the video has the moment, and the moment's clip; None where the video does not exist."""
@@ -85,7 +85,7 @@ class ThumbnailRepository(Repository):
         )
 
     async def replace_thumbnail(self, owner: ThumbnailOwner, cloud_url: str, file_size_kb: int) -> str | None:
-        """Store a thumbnail unless the owner's has changed since it was read; return the URL that is stored now."""
+        """Store a thumbnail unless the owner's has changed since it was read; return the stored URL, if there is one."""
         cursor = await self._conn.execute(
             f"""
             INSERT INTO thumbnails ({owner.kind}_id, cloud_url, file_size_kb)

@@ -181,6 +181,7 @@ class VideoRepository(Repository):
         )
 
     async def lock_source_url(self, url: str) -> None:
+        """Lock a source URL, also one that no video has, until the end of the transaction."""
         await lock_in_transaction(self._conn, f"sources:{url}")
 
     async def list_taken_identifiers(self, base_identifier: str) -> set[str]:
@@ -221,6 +222,7 @@ class VideoRepository(Repository):
         return await fetch_one(self._conn, Video, _BY_IDENTIFIER + " FOR UPDATE", {"identifier": identifier})
 
     async def lock_video_identifier(self, identifier: str) -> None:
+        """Lock an identifier, also one that no video has, until the end of the transaction."""
         await lock_in_transaction(self._conn, f"videos:{identifier}")
 
     async def is_file_referenced(self, identifier: str, url: str) -> bool:

@@ -11,7 +11,7 @@ from app.core.errors import InvalidInput
 
 def encode_cursor(list_key: list[Any], position: Any) -> str:
     """Return an opaque page cursor: a position in the list whose name and filters are `list_key`."""
-    text = orjson.dumps([_digest_list_key(list_key), position])
+    text = orjson.dumps([_make_digest_of_list_key(list_key), position])
     return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
 
 
@@ -21,7 +21,7 @@ def decode_cursor(list_key: list[Any], cursor: str) -> Any:
         digest, position = orjson.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True))
     except (ValueError, TypeError):
         raise make_invalid_cursor_error() from None
-    if digest != _digest_list_key(list_key):
+    if digest != _make_digest_of_list_key(list_key):
         raise InvalidInput("cursor: belongs to another list or to other filters")
     return position
 
@@ -30,5 +30,5 @@ def make_invalid_cursor_error() -> InvalidInput:
     return InvalidInput("cursor: is not one that an answer gave")
 
 
-def _digest_list_key(list_key: list[Any]) -> str:
+def _make_digest_of_list_key(list_key: list[Any]) -> str:
     return hashlib.blake2s(orjson.dumps(list_key), digest_size=6).hexdigest()

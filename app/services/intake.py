@@ -253,7 +253,7 @@ class StreamRequestIntake:
         """Enqueue the run and return its identifier; None if it was before, or is rejected, as with a `reason`."""
         async with self._database.connect() as conn, conn.transaction():
             rejected = RejectedRequestRepository(conn)
-            await rejected.lock_request(requested.identifier if requested else entry.id)
+            await rejected.lock_request_until_commit(requested.identifier if requested else entry.id)
             if await rejected.is_request_rejected(entry.id, entry.other_id, entry.fields):
                 return None
             if requested is not None:
@@ -277,7 +277,7 @@ class StreamRequestIntake:
     ) -> str:
         video, url = requested.video, requested.request.video_url
         if url is not None:
-            preferred = _identifier_or_empty_if_invalid(video)
+            preferred = _return_identifier_or_empty_if_invalid(video)
             resolved = await find_or_add_video_of_url(conn, self._storage, url, requested.force_download, preferred)
             if refusal is not None and not resolved.is_cached:
                 raise refusal
@@ -329,7 +329,7 @@ def _mask_and_shorten_reason(reason: str, are_fields_truncated: bool) -> str:
     return f"{clean} ({_TRUNCATED})" if are_fields_truncated else clean
 
 
-def _identifier_or_empty_if_invalid(requested_identifier: str) -> str:
+def _return_identifier_or_empty_if_invalid(requested_identifier: str) -> str:
     try:
         check_video_identifier(requested_identifier)
     except InvalidInput:

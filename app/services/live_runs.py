@@ -85,7 +85,7 @@ class LiveStatusStore:
         return await self._await_command_or_default(self._redis.hgetall(_make_run_status_key(run)), {})
 
     async def delete_active_status(self, run: str, video: str) -> None:
-        await self._await_command_or_default(self._delete_video_status_if_of_run(run, video), None)
+        await self._await_command_or_default(self._delete_active_status_if_of_run(run, video), None)
 
     async def _write_expiring_hash(self, key: str, fields: Mapping[str, str], seconds: int) -> None:
         async with self._redis.pipeline() as pipeline:
@@ -95,9 +95,9 @@ class LiveStatusStore:
 
     async def _move_status_to_ended_run(self, run: str, video: str, fields: Mapping[str, str]) -> None:
         await self._write_expiring_hash(_make_run_status_key(run), fields, _ENDED_SECONDS)
-        await self._delete_video_status_if_of_run(run, video)
+        await self._delete_active_status_if_of_run(run, video)
 
-    async def _delete_video_status_if_of_run(self, run: str, video: str) -> None:
+    async def _delete_active_status_if_of_run(self, run: str, video: str) -> None:
         # Not atomic: two runs of one video exclude each other, and one that starts meanwhile writes its status again.
         if await self._redis.hget(_make_video_status_key(video), "request_id") == run:
             await self._redis.delete(_make_video_status_key(video))

@@ -16,12 +16,12 @@ Source = Literal["prompt", "config"]  # what moments and runs were made with
 _LARGE_BYTES = 100_000  # larger documents are masked in a thread
 
 
-async def list_prompts(conn: Connection, limit: int, after: int) -> list[PromptSummary]:
-    found = await PromptRepository(conn).list_prompt_summaries(limit, after)
+async def list_masked_prompt_summaries(conn: Connection, limit: int, after_id: int) -> list[PromptSummary]:
+    found = await PromptRepository(conn).list_prompt_summaries(limit, after_id)
     return [replace(prompt, user_prompt=mask_stored_text(prompt.user_prompt)) for prompt in found]
 
 
-async def get_prompt(conn: Connection, prompt_id: int) -> Prompt:
+async def get_masked_prompt(conn: Connection, prompt_id: int) -> Prompt:
     prompt = require_found(await PromptRepository(conn).get(prompt_id), PromptNotFound)
     texts = (mask_stored_text(prompt.user_prompt), mask_stored_text(prompt.system_prompt))
     return replace(prompt, user_prompt=texts[0], system_prompt=texts[1])
@@ -30,39 +30,43 @@ async def get_prompt(conn: Connection, prompt_id: int) -> Prompt:
 async def list_generation_configs(
     conn: Connection,
     limit: int,
-    after: int,
+    after_id: int,
     prompt_id: int | None = None,
     model: str | None = None,
     operation_type: str | None = None,
 ) -> list[GenerationConfig]:
-    return await GenerationConfigRepository(conn).list_configs(limit, after, prompt_id, model, operation_type)
+    return await GenerationConfigRepository(conn).list_configs(limit, after_id, prompt_id, model, operation_type)
 
 
 async def get_generation_config(conn: Connection, config_id: int) -> GenerationConfig:
     return require_found(await GenerationConfigRepository(conn).get(config_id), GenerationConfigNotFound)
 
 
-async def list_moments(
-    conn: Connection, source: Source, source_id: int, limit: int, after: int
+async def list_moments_of_prompt_or_config(
+    conn: Connection, source: Source, source_id: int, limit: int, after_id: int
 ) -> list[MomentWithVideo]:
-    """Return moments that were made with a prompt or a config. Raises its not-found error."""
+    """Return the moments that were made with the prompt or config `source_id`. Raises its not-found error."""
     repository, chosen = ProvenanceRepository(conn), {f"{source}_id": source_id}
-    moments = await repository.list_moments_of_prompt_or_config(limit, after, **chosen)
+    moments = await repository.list_moments_of_prompt_or_config(limit, after_id, **chosen)
     if not moments:
         await _GET_SOURCE[source](conn, source_id)
     return moments
 
 
-async def list_runs(conn: Connection, source: Source, source_id: int, limit: int, after: int) -> list[RunWithVideo]:
-    """Return runs that used a prompt or a config. Raises its not-found error."""
-    runs = await ProvenanceRepository(conn).list_runs_of_prompt_or_config(limit, after, **{f"{source}_id": source_id})
+async def list_runs_of_prompt_or_config(
+    conn: Connection, source: Source, source_id: int, limit: int, after_id: int
+) -> list[RunWithVideo]:
+    """Return the runs that used the prompt or config `source_id`. Raises its not-found error."""
+    runs = await ProvenanceRepository(conn).list_runs_of_prompt_or_config(
+        limit, after_id, **{f"{source}_id": source_id}
+    )
     if not runs:
         await _GET_SOURCE[source](conn, source_id)
     return runs
 
 
 _GET_SOURCE: Mapping[Source, Callable[[Connection, int], Awaitable[object]]] = {
-    "prompt": get_prompt,
+    "prompt": get_masked_prompt,
     "config": get_generation_config,
 }
 

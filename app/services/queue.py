@@ -179,7 +179,7 @@ async def cancel_active_runs(conn: Connection, video: str) -> dict[str, bool]:
     await VideoRepository(conn).lock_video(video)  # video before runs: the workers' lock order
     return {
         identifier: await StageQueueRepository(conn).request_cancel(run_id, STALLED_AFTER)
-        for run_id, identifier in await RunRepository(conn).list_active_run_ids(video)
+        for run_id, identifier in await RunRepository(conn).list_ids_and_identifiers_of_active_runs(video)
     }
 
 

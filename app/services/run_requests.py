@@ -279,10 +279,10 @@ class RunStarter:
             raise RunInputMissing(_NO_AUDIO)
 
     async def _require_video_file(self, preconditions: RunPreconditions, consequence: str) -> None:
-        if not await self._has_video_file(preconditions):
+        if not await self._may_video_file_exist(preconditions):
             raise RunInputMissing(f"The video file is missing, {consequence}")
 
-    async def _has_video_file(self, preconditions: RunPreconditions) -> bool:
+    async def _may_video_file_exist(self, preconditions: RunPreconditions) -> bool:
         """Return whether the video file exists, or may exist in a storage that only a worker can reach."""
         try:
             await self._storage.stat(preconditions.video_url)
@@ -300,7 +300,7 @@ class RunStarter:
                 raise FileMissing
             await self._storage.stat(preconditions.clip_url)
         except FileMissing:
-            if await self._has_video_file(preconditions):
+            if await self._may_video_file_exist(preconditions):
                 reason = "Video clip not available. Extract clips first or disable video refinement."
             else:
                 reason = "Video clip not available, and the video file is missing. Disable video refinement."

@@ -19,7 +19,7 @@ from app.models.runs import (
     StageRecord,
     StageStatus,
     convert_stage_record_for_clients,
-    find_last_started_stage,
+    find_last_reached_stage,
 )
 from app.models.stages import STAGE_TABLE, ExistingResults, RunType, Stage, list_stages
 from app.repositories import VideoRepository
@@ -146,8 +146,9 @@ def _list_stages_of_type(run_type: str) -> tuple[Stage, ...]:
 
 
 def reported_current_stage(run: RunSummary) -> str | None:
+    """Return the name of the last stage that a run has come to; None if none is known."""
     if run.details is not None:
-        return find_last_started_stage(run.details.stages)
+        return find_last_reached_stage(run.details.stages)
     stages = _infer_stage_records(run)
     return run.error_stage if run.error_stage in stages else next(reversed(stages), None)
 
@@ -174,6 +175,7 @@ def _settle_stage_of_ended_run(stage: Stage, record: StageRecord, run: RunSummar
 
 
 async def _add_live_progress(redis: Redis, video: str, run: RunSummary) -> RunSummary:
+    """Return the run with the counters of its current stage from Redis; unchanged if there are none."""
     details = run.details
     if details is None or run.status != RunStatus.RUNNING or details.is_waiting:
         return run

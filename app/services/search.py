@@ -100,5 +100,5 @@ def _parse_hit_position(position: Any) -> SearchCursor | None:
             raise make_invalid_cursor_error()
 
 
-def _make_snippet_html(text: str) -> str:
-    return html.escape(text).replace(MARK_START, "<mark>").replace(MARK_STOP, "</mark>")
+def _make_snippet_html(marked_text: str) -> str:
+    return html.escape(marked_text).replace(MARK_START, "<mark>").replace(MARK_STOP, "</mark>")

@@ -59,14 +59,18 @@ class ThumbnailService:
     async def open_video_thumbnail(self, video_identifier: str) -> AsyncIterator[OpenFile]:
         """Yield the thumbnail of a video as an open JPEG file; make it if there is none."""
         async with self._database.connect() as conn:
-            owner = require_found(await ThumbnailRepository(conn).get_video_as_owner(video_identifier), VideoNotFound)
+            owner = require_found(
+                await ThumbnailRepository(conn).get_video_as_thumbnail_owner(video_identifier), VideoNotFound
+            )
         async with AsyncExitStack() as stack:
             yield await self._open_or_make_thumbnail(stack, owner, f"{thumbnail_folder_key(video_identifier)}/")
 
     @asynccontextmanager
     async def open_clip_thumbnail(self, video: str, moment: str) -> AsyncIterator[OpenFile]:
         async with self._database.connect() as conn:
-            found = require_found(await ThumbnailRepository(conn).get_clip_as_owner(video, moment), VideoNotFound)
+            found = require_found(
+                await ThumbnailRepository(conn).get_clip_as_thumbnail_owner(video, moment), VideoNotFound
+            )
         has_moment, owner = found
         if not has_moment:
             raise MomentNotFound

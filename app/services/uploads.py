@@ -62,6 +62,7 @@ class UploadDetails:
 
     @classmethod
     def from_client(cls, filename: str, identifier: str, title: str, source_url: str) -> Self:
+        """Raises `InvalidInput` for a control character in file name or title."""
         for name, text in (("The file's name", filename), ("title", title)):
             if found := find_control_character(text):
                 raise InvalidInput(f"{name} must not hold the character {found}")
@@ -162,29 +163,35 @@ class VideoUpload:
         info = await self._probe_received_file()
         if details.identifier:
             try:
-                return await self._store_under_identifier(details.identifier, self._incoming.path, details, info)
+                return await self._store_video_under_identifier(details.identifier, self._incoming.path, details, info)
             except _IdentifierTaken as taken:
                 await self._delete_unreferenced_file(details.identifier, taken.url)
                 raise Conflict(_IDENTIFIER_TAKEN) from None
         if base := details.identifier_from_filename:
-            return await self._store_under_free_identifier(base, details, info)
-        return await self._store_under_identifier(f"video-{secrets.token_hex(4)}", self._incoming.path, details, info)
+            return await self._store_video_under_free_identifier(base, details, info)
+        return await self._store_video_under_identifier(
+            f"video-{secrets.token_hex(4)}", self._incoming.path, details, info
+        )
 
-    async def _store_under_free_identifier(self, base: str, details: UploadDetails, info: MediaInfo) -> str:
-        async with reserve_free_identifier(self._database, base) as identifier:
+    async def _store_video_under_free_identifier(
+        self, base_identifier: str, details: UploadDetails, info: MediaInfo
+    ) -> str:
+        async with reserve_free_identifier(self._database, base_identifier) as identifier:
             try:
-                return await self._store_under_identifier(identifier, self._incoming.path, details, info)
+                return await self._store_video_under_identifier(identifier, self._incoming.path, details, info)
             except _IdentifierTaken as taken:  # by another process
                 url = taken.url
         try:
             # A local store has moved the received file.
             is_moved = not await asyncio.to_thread(self._incoming.path.exists)
             source = path_from_url(url) if is_moved else self._incoming.path
-            return await self._store_under_identifier(f"{base}-{secrets.token_hex(4)}", source, details, info)
+            return await self._store_video_under_identifier(
+                f"{base_identifier}-{secrets.token_hex(4)}", source, details, info
+            )
         finally:
             await self._delete_unreferenced_file(identifier, url)
 
-    async def _store_under_identifier(
+    async def _store_video_under_identifier(
         self, identifier: str, source: Path, details: UploadDetails, info: MediaInfo
     ) -> str:
         """Store the file and insert the row. Raises `_IdentifierTaken`, and leaves the stored file then."""
@@ -198,7 +205,7 @@ class VideoUpload:
         _log.info("Storing the upload of %r as %s", identifier, url)
         try:
             await self._storage.put(key, source)
-            await self._add_video_row(identifier, url, details, info)
+            await self._insert_row_of_stored_video(identifier, url, details, info)
         except FileMissing:
             raise VideoDeletedMeanwhile from None
         except UniqueViolation:
@@ -221,7 +228,9 @@ class VideoUpload:
             _log.warning("Cannot read an upload: %s", error)
             raise StorageUnavailable("What has arrived cannot be read") from None
 
-    async def _add_video_row(self, identifier: str, url: str, details: UploadDetails, info: MediaInfo) -> None:
+    async def _insert_row_of_stored_video(
+        self, identifier: str, url: str, details: UploadDetails, info: MediaInfo
+    ) -> None:
         async with self._database.connect() as conn, conn.transaction():
             videos = VideoRepository(conn)
             await videos.lock_video_identifier(identifier)
@@ -261,5 +270,6 @@ class VideoUpload:
 async def open_video_upload(
     database: Database, storage: Storage, max_bytes: int, max_hours: float = DEFAULT_MAX_HOURS
 ) -> AsyncIterator[VideoUpload]:
+    """Yield an upload into a temporary file, which is deleted at the end of the block."""
     async with storage.receive_file() as incoming:
         yield VideoUpload(database, storage, incoming, max_bytes, max_hours)

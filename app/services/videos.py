@@ -201,7 +201,7 @@ class BatchedVideoReader:
         self._open_connection = open_connection
         self._cards = BatchLoader(open_connection, lambda conn, ids: VideoRepository(conn).get_cards(ids), settings)
         self._files = BatchLoader(
-            open_connection, lambda conn, ids: MediaUrlRepository(conn).get_video_urls(ids), settings
+            open_connection, lambda conn, ids: MediaUrlRepository(conn).get_video_file_urls(ids), settings
         )
         self._moments = BatchLoader(open_connection, _load_moments_of_videos, settings)
         self._transcript_versions = BatchLoader(

@@ -92,7 +92,7 @@ async def _record_callback_failure(database: Database, callback: DueCallback, re
         "The callback of run %s is not delivered at try %s: %s", callback.identifier, callback.attempts, reason
     )
     async with database.connect() as conn:
-        await CallbackRepository(conn).mark_failed(callback, reason, callback_retry_pause(callback.attempts))
+        await CallbackRepository(conn).record_failed_delivery(callback, reason, callback_retry_pause(callback.attempts))
 
 
 def _make_stable_callback_message_id(callback: DueCallback) -> str:

@@ -26,7 +26,7 @@ from app.models.runs import (
     RunStatus,
     StageRecord,
     StageStatus,
-    find_last_started_stage,
+    find_last_reached_stage,
     make_run_outcome,
     make_run_outcome_from_stages,
     next_stage,
@@ -90,7 +90,7 @@ class StageExecution:
         """Return the fields of the run's live status in Redis, with an `outcome` those of an ended run."""
         run = self.context.run
         fields = make_live_status_fields(
-            run, self.records, find_last_started_stage(self.records), self.context.progress
+            run, self.records, find_last_reached_stage(self.records), self.context.progress
         )
         if outcome is None:
             return fields

@@ -78,7 +78,7 @@ class QueueMonitor:
         unsent, begins_to_trust = await self._notify_waiting_stages(waiting), self._begins_to_trust_heartbeats()
         if unsent:
             async with self._database.connect() as conn:
-                await StageQueueRepository(conn).mark_unnotified(unsent)
+                await StageQueueRepository(conn).mark_stages_unnotified(unsent)
         if unsent or not self._receiver.is_receiving:
             await self._run_waiting_stages()
         elif begins_to_trust:

@@ -71,7 +71,7 @@ class PlayableCopyMaker:
             files = PlayableCopyRepository(conn)
             for video in await files.fail_abandoned_files(self._timings.stalled_after, _ATTEMPTS, reason):
                 _log.warning("No playable copy of %r: %s", video, reason)
-            return await files.claim_next_file(self._name, self._timings.stalled_after, _ATTEMPTS)
+            return await files.claim_next_video_file(self._name, self._timings.stalled_after, _ATTEMPTS)
 
     async def _make_copy_or_record_failure(self, file: ClaimedVideoFile) -> None:
         try:
@@ -187,14 +187,14 @@ class PlayableCopyMaker:
         self, file: ClaimedVideoFile, status: PlayableCopyStatus, url: str | None = None, reason: str | None = None
     ) -> None:
         async with self._database.connect() as conn:
-            await PlayableCopyRepository(conn).finish_file(
+            await PlayableCopyRepository(conn).finish_claimed_file(
                 file, status, url, escape_controls(reason) if reason else None
             )
 
     async def _release_file(self, file: ClaimedVideoFile, pause_seconds: float) -> None:
         with suppress(psycopg.Error, DatabaseUnavailable):
             async with self._database.connect() as conn:
-                await PlayableCopyRepository(conn).release_file(file, pause_seconds)
+                await PlayableCopyRepository(conn).return_file_to_queue(file, pause_seconds)
 
     async def _replace_stored_copies(self, file: ClaimedVideoFile, status: PlayableCopyStatus, url: str | None) -> None:
         """Store the status with the copy's URL, if any, and delete all other stored copies of the video."""

@@ -345,7 +345,7 @@ async def test_workers_are_told_of_a_waiting_run_once_in_a_while(conn: Connectio
     waiting = await queue.take_unnotified_stages(30, 30)
     assert waiting == [WaitingStage("pipeline:talk:1", Stage.DOWNLOAD)]
     assert await queue.take_unnotified_stages(30, 30) == []
-    await queue.mark_unnotified(waiting)  # the message could not be sent
+    await queue.mark_stages_unnotified(waiting)  # the message could not be sent
     assert await queue.take_unnotified_stages(30, 30) == waiting
 
 

@@ -153,9 +153,9 @@ async def test_what_a_worker_tells_too_late_is_not_noted(own_database_url: str, 
             callbacks = CallbackRepository(conn)
             (late,) = await callbacks.claim_due_callbacks(10, 0)
             (known,) = await callbacks.claim_due_callbacks(10, 60)
-            await callbacks.mark_failed(late, "too late", None)
-            await callbacks.mark_failed(known, "in time", 10)
-            await callbacks.mark_failed(late, "too late", None)
+            await callbacks.record_failed_delivery(late, "too late", None)
+            await callbacks.record_failed_delivery(known, "in time", 10)
+            await callbacks.record_failed_delivery(late, "too late", None)
         status, failed_attempts, _, error = await _work_row(context)
         assert (status, failed_attempts, error) == ("waiting", 2, "in time")
 

@@ -73,7 +73,7 @@ class Library:
     async def played(self) -> MediaInfo:
         """What a client is sent of the video."""
         async with self.database.connect() as conn:
-            urls = (await MediaUrlRepository(conn).get_video_urls(["talk"]))["talk"]
+            urls = (await MediaUrlRepository(conn).get_video_file_urls(["talk"]))["talk"]
         return await asyncio.to_thread(probe_media, path_from_url(urls[0]))
 
 
@@ -273,7 +273,7 @@ async def test_another_file_of_the_video_gets_another_copy(library: Library) -> 
     other = await asyncio.to_thread(make_movie, library.folder / "library" / "other.mkv", 2.0, "libx264", "ac3")
     async with library.database.connect() as conn:
         await VideoRepository(conn).update(video.id, cloud_url=other.as_uri())
-        assert (await MediaUrlRepository(conn).get_video_urls(["talk"]))["talk"] == (other.as_uri(),)
+        assert (await MediaUrlRepository(conn).get_video_file_urls(["talk"]))["talk"] == (other.as_uri(),)
     await library.worker().make_waiting_copies()
     (second,) = await library.copies()
     assert first != second
