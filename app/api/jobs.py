@@ -9,7 +9,7 @@ from starlette.responses import Response
 from app.api.answers import NOT_FOUND, Seconds, answer_dataclass, json_answer
 from app.api.dependencies import MomentId, ResourcesDep, VideoId
 from app.services.jobs import JobState, JobStatus, JobStatusReader
-from app.services.media import check_clip_availability
+from app.services.media import get_clip_availability
 
 router = APIRouter(prefix="/api/videos/{video_id}", tags=["status"], responses=NOT_FOUND)
 
@@ -109,7 +109,7 @@ async def get_video_availability(
     request: Request, video_id: VideoId, moment_id: MomentId, resources: ResourcesDep
 ) -> Response:
     """Whether a moment has a clip that can be sent to a model, and whether it matches the transcript."""
-    found = await check_clip_availability(resources.database, resources.redis, resources.storage, video_id, moment_id)
+    found = await get_clip_availability(resources.database, resources.redis, resources.storage, video_id, moment_id)
     return json_answer(
         ClipAvailabilityAnswer(
             available=found.available,

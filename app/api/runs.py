@@ -172,17 +172,18 @@ class RunAnswer(RunStatusAnswer):
             video_id=video_id,
             type=run.type,
             moment_id=(run.details.subject or None) if run.details else None,
-            status=runs.reported_status(run),
+            status=runs.get_reported_status(run),
             model=runs.displayed_model(run),
             generation_model=generation_model,
             refinement_model=refinement_model,
             answered_by=runs.models_by_stage(run),
             started_at=utc_to_unix_seconds(run.started_at),
             completed_at=None if run.completed_at is None else utc_to_unix_seconds(run.completed_at),
-            total_duration_seconds=runs.seconds_of_completed_run(run),
-            current_stage=runs.reported_current_stage(run),
+            total_duration_seconds=runs.get_seconds_of_completed_run(run),
+            current_stage=runs.get_reported_current_stage(run),
             stages={
-                stage.value: RunStageAnswer.from_record(record) for stage, record in runs.reported_stages(run).items()
+                stage.value: RunStageAnswer.from_record(record)
+                for stage, record in runs.make_reported_stage_records(run).items()
             },
             error_stage=run.error_stage,
             error_message=mask_values(run.error_message),

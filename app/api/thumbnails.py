@@ -23,7 +23,7 @@ _RESPONSES = media_responses("image/*", UNKNOWN_TYPE) | {
 @router.get("/static/thumbnails/{video_id}.jpg", responses=_RESPONSES, name="get_static_thumbnail")
 async def get_thumbnail(video_id: VideoId, resources: ResourcesDep) -> Response:
     """The thumbnail of a video; a missing one is made now."""
-    thumbnail = resources.thumbnails.open_video_thumbnail(video_id)
+    thumbnail = resources.thumbnails.open_or_make_video_thumbnail(video_id)
     return MediaAnswer(resources.storage, thumbnail, cache_control=_CACHE_CONTROL)
 
 
@@ -31,5 +31,5 @@ async def get_thumbnail(video_id: VideoId, resources: ResourcesDep) -> Response:
 @router.get("/api/videos/{video_id}/moments/{moment_id}/clip/thumbnail", responses=_RESPONSES)
 async def get_clip_thumbnail(video_id: VideoId, moment_id: MomentId, resources: ResourcesDep) -> Response:
     """The thumbnail of a moment's clip; a missing one is made now."""
-    thumbnail = resources.thumbnails.open_clip_thumbnail(video_id, moment_id)
+    thumbnail = resources.thumbnails.open_or_make_clip_thumbnail(video_id, moment_id)
     return MediaAnswer(resources.storage, thumbnail, cache_control=_CACHE_CONTROL)

@@ -25,7 +25,7 @@ from app.repositories.runs import RunSummary
 from app.resources import Resources, make_resources, open_resources, prepare_redis_within
 from app.services.queue import cancel_runs_of_video
 from app.services.run_requests import RunStarter
-from app.services.runs import find_newest_full_run, reported_stages
+from app.services.runs import find_newest_full_run, make_reported_stage_records
 from app.services.uploads import UploadDetails, open_video_upload
 from app.storage import Storage
 from app.worker.worker import run_worker
@@ -148,7 +148,7 @@ async def _show_progress_until_end(video: str, resources: Resources, progress: R
         run = await find_newest_full_run(resources.database, resources.redis, video)
         if run is None:
             raise VideoNotFound
-        progress.show_stages(reported_stages(run))
+        progress.show_stages(make_reported_stage_records(run))
         if run.status != RunStatus.RUNNING:
             return run
         await asyncio.sleep(_POLL_SECONDS)
@@ -166,5 +166,5 @@ async def _read_run_result(video: str, run: RunSummary, resources: Resources) ->
 
 
 def _explain_no_moments(run: RunSummary) -> str | None:
-    record = reported_stages(run).get(Stage.GENERATION)
+    record = make_reported_stage_records(run).get(Stage.GENERATION)
     return record.result.get("reason") if record else None

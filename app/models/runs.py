@@ -96,7 +96,6 @@ def next_stage(run_type: RunType, records: Mapping[Stage, StageRecord]) -> Stage
 
 
 def find_last_reached_stage(stage_records: Mapping[Stage, StageRecord]) -> Stage | None:
-    """Return the last stage that a run has come to; None where all are pending or skipped."""
     begun = (stage for stage in reversed(Stage) if stage in stage_records and stage_records[stage].has_been_reached)
     return next(begun, None)
 
@@ -154,16 +153,15 @@ def make_run_outcome_from_stages(records: Mapping[Stage, StageRecord]) -> RunOut
         if failed := _get_integer_result(record, "failed"):
             title, total = STAGE_TABLE[stage].title, _get_integer_result(record, "total")
             reason = record.result.get("reason") or f"{title}: {failed} of {total or 'them'} failed"
-            return make_run_outcome(records, RunStatus.PARTIAL, stage, str(reason))
+            return make_run_outcome_with_totals(records, RunStatus.PARTIAL, stage, str(reason))
     # Clients show the reason of a skipped stage and of a run, not that of a completed stage.
     reasons = (str(record.result["reason"]) for record in records.values() if record.result.get("too_few"))
-    return make_run_outcome(records, RunStatus.COMPLETED, reason=next(reasons, None))
+    return make_run_outcome_with_totals(records, RunStatus.COMPLETED, reason=next(reasons, None))
 
 
-def make_run_outcome(
+def make_run_outcome_with_totals(
     records: Mapping[Stage, StageRecord], status: RunStatus, stage: Stage | None = None, reason: str | None = None
 ) -> RunOutcome:
-    """Return an outcome with the numbers of new moments and clips in the results of the stages."""
     totals = {
         total: _get_integer_result(record, key)
         for name, record in records.items()

@@ -91,14 +91,12 @@ class ExistingResults:
 
 
 def _find_reason_for_no_moments(result: Mapping[str, Any]) -> str | None:
-    """Return why a stage with this result found no moments; None where it found some."""
     if result.get("moments") != 0:
         return None
     return str(result.get("reason") or "No moments were found")
 
 
 def _find_reason_for_no_refinement(result: Mapping[str, Any]) -> str | None:
-    """Return why a stage with this result left every moment as it was; None where it did not."""
     unchanged = result.get("unchanged", 0) + result.get("kept", 0)
     if not unchanged or unchanged != result.get("total"):
         return None

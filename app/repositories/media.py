@@ -106,7 +106,7 @@ class PlayableCopyRepository(Repository):
     async def claim_next_video_file(
         self, owner: str, stalled_after: float, max_attempts: int
     ) -> ClaimedVideoFile | None:
-        """Claim a file that no worker has inspected, or whose worker stalled, at most `max_attempts` times; else None."""
+        """Claim a file that no worker inspected, or whose worker stalled, at most `max_attempts` times; else None."""
         return await fetch_one(
             self._conn,
             ClaimedVideoFile,
@@ -166,7 +166,6 @@ class PlayableCopyRepository(Repository):
         return [identifier for (identifier,) in await cursor.fetchall()]
 
     async def store_heartbeat(self, file: ClaimedVideoFile, status: PlayableCopyStatus) -> None:
-        """Store the status of a claimed file and the present time. Raises `RunLost`."""
         cursor = await self._conn.execute(
             """
             UPDATE library.video_files AS known SET seen_at = now() AT TIME ZONE 'utc', status = %(status)s

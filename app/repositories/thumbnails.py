@@ -85,7 +85,7 @@ class ThumbnailRepository(Repository):
         )
 
     async def replace_thumbnail(self, owner: ThumbnailOwner, cloud_url: str, file_size_kb: int) -> str | None:
-        """Store a thumbnail unless the owner's has changed since it was read; return the stored URL, if there is one."""
+        """Store a thumbnail unless the owner's has changed since it was read; return the stored URL, if any."""
         cursor = await self._conn.execute(
             f"""
             INSERT INTO thumbnails ({owner.kind}_id, cloud_url, file_size_kb)

@@ -181,7 +181,6 @@ class VideoRepository(Repository):
         )
 
     async def lock_source_url(self, url: str) -> None:
-        """Lock a source URL, also one that no video has, until the end of the transaction."""
         await lock_in_transaction(self._conn, f"sources:{url}")
 
     async def list_taken_identifiers(self, base_identifier: str) -> set[str]:
@@ -210,7 +209,6 @@ class VideoRepository(Repository):
         )
 
     async def lock_video(self, identifier: str) -> Video | None:
-        """Lock a video's row until the end of the transaction, and return it; None where it does not exist."""
         return await fetch_one(
             self._conn,
             Video,

@@ -43,14 +43,13 @@ class _InstalledPostgresProgram:
 
 
 def create_backup(settings: Settings, target: Path) -> None:
-    """Write a backup of the database to the file `target`, which is replaced when the new backup is complete."""
     connection_parameters = settings.migration_parameters
     with open_blocking_connection(connection_parameters, autocommit=True) as conn:
         _raise_if_behind_pooler(conn)
         major = conn.info.server_version // 10000
     if read_database_revision(settings) is None:
         raise DatabaseUnavailable("The database is not migrated: there is nothing to back up")
-    program = _find_pg_dump_for_server(major)
+    program = _find_pg_dump_not_older_than(major)
     with _replace_file_atomically(target) as draft:
         command = [str(program.path), "--format=custom", "--encoding=UTF8", "--no-password", f"--file={draft}"]
         result = subprocess.run(  # noqa: S603  the command is our own
@@ -85,7 +84,6 @@ def restore_backup(settings: Settings, source: Path) -> None:
 def _restore_dump_through_psql(
     pg_restore: Process, psql_path: Path, connection_parameters: Mapping[str, str], server_version: int
 ) -> None:
-    """Run psql with pg_restore's SQL. Raises `DatabaseUnavailable`, and `InvalidInput` for a damaged backup."""
     command = [str(psql_path), "--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1", "--file=-"]
     with subprocess.Popen(  # noqa: S603  the command is our own
         [*command, f"--dbname={make_conninfo_without_password(connection_parameters)}"],
@@ -133,8 +131,7 @@ def _raise_if_behind_pooler(conn: Connection[Any]) -> None:
         )
 
 
-def _find_pg_dump_for_server(server_major_version: int) -> _InstalledPostgresProgram:
-    """Return a pg_dump not older than the server. Raises `DatabaseUnavailable`."""
+def _find_pg_dump_not_older_than(server_major_version: int) -> _InstalledPostgresProgram:
     for program in _find_postgres_programs_and_versions("pg_dump"):
         if program.major >= server_major_version:
             return program

@@ -29,7 +29,7 @@ from app.repositories import (
     VideoRepository,
 )
 from app.repositories.contents import FileReference, ReplacedMomentsRepository, VideoContents, VideoContentsRepository
-from app.services.live_runs import delete_redis_keys_of_video
+from app.services.live_runs import delete_and_count_redis_keys_of_video
 from app.services.media import limit_storage_time
 from app.services.moments import lock_video_and_moment
 from app.services.queue import cancel_active_runs
@@ -226,7 +226,6 @@ async def _delete_file_if_unreferenced(
 async def _delete_and_count_video_file(
     storage: Storage, url: str, kind: str, deletion: VideoDeletionResult, *, is_locked: bool = False
 ) -> None:
-    """Delete a file; count it, or add the failure, in `deletion`. A caller with a lock waits a few seconds at most."""
     try:
         async with limit_storage_time() if is_locked else nullcontext():
             is_deleted = await storage.delete(url)
@@ -242,7 +241,7 @@ async def _delete_video_keys_in_redis(redis: Redis, identifier: str, deletion: V
     try:
         async with asyncio.timeout(_REDIS_TIMEOUT):  # only the ping: the deletion takes longer the more keys there are
             await redis.ping()
-        deletion.redis_keys = await delete_redis_keys_of_video(redis, identifier, deletion.rows.runs)
+        deletion.redis_keys = await delete_and_count_redis_keys_of_video(redis, identifier, deletion.rows.runs)
     except (RedisError, OSError) as error:
         _log.warning("Could not delete the live state of %r: %s", identifier, describe_redis_error(error))
         reason = translate_redis_error(error) or RedisUnavailable()

@@ -85,7 +85,6 @@ class ServerHealth:
             return refusal
 
     async def _read_database_condition(self) -> DatabaseCondition:
-        """Read rights, revision and read-only state of the database; over a new connection if the pool fails."""
         with contextlib.suppress(PoolTimeout, TooManyRequests, DatabaseUnreachable):
             async with get_pool().connection(timeout=_POOL_TIMEOUT) as conn:
                 condition = await read_database_condition(conn)

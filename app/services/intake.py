@@ -35,7 +35,7 @@ from app.repositories import RunRepository
 from app.repositories.ended_runs import EndedRunRepository
 from app.repositories.requests import RejectedRequestRepository
 from app.repositories.runs import make_run_identifier
-from app.services.models import load_api_keys_for_masking
+from app.services.models import register_api_keys_to_mask
 from app.services.queue import Notify, enqueue_run, mask_secrets_in_prompts
 from app.services.run_requests import PipelineOptions, RunStarter
 from app.services.video_urls import check_video_url, find_or_add_video_of_url, identifier_from_url
@@ -69,7 +69,6 @@ _TRANSIENT = (DatabaseUnavailable, DatabaseAhead, RedisUnavailable, StorageUnava
 
 
 async def create_request_consumer_group(redis: Redis) -> None:
-    """Create the consumer group of the stream `pipeline:requests`, and the stream, unless they exist."""
     try:
         await redis.xgroup_create(REQUEST_STREAM, REQUEST_GROUP, id="0", mkstream=True)
     except ResponseError as error:
@@ -113,7 +112,6 @@ class RejectedStreamEntry:
 
     @classmethod
     def from_fields(cls, entry_id: str, fields: EntryFields) -> Self:
-        """Mask the secrets in the fields, and cut what is too long."""
         first = list(fields.items())[:MAX_STORED_FIELDS]
         # Mask before cutting: a secret may cross the limit.
         texts = {
@@ -222,7 +220,7 @@ class StreamRequestIntake:
 
     async def enqueue_or_reject(self, entry_id: str, fields: EntryFields) -> None:
         """Enqueue the run that an entry requests, or store the entry as rejected. Raises transient errors."""
-        await load_api_keys_for_masking(self._redis)
+        await register_api_keys_to_mask(self._redis)
         if (named := parse_legacy_run_message(fields)) is not None:
             await self._reject_message_if_run_is_unknown(named, RejectedStreamEntry.from_fields(entry_id, fields))
             return
@@ -305,7 +303,6 @@ async def _was_run_enqueued_before(conn: Connection, requested: RequestedRun) ->
 
 
 def is_transient_error(error: BaseException) -> bool:
-    """Return whether a later attempt may succeed: PostgreSQL, Redis or the storage is unavailable."""
     expected: BaseException | None = error
     if isinstance(error, psycopg.Error):
         expected = translate_database_error(error)

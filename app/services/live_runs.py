@@ -76,7 +76,6 @@ class LiveStatusStore:
         await self._await_command_or_default(self._move_status_to_ended_run(run, video, fields), None)
 
     async def read_status(self, run: str, video: str) -> dict[str, str]:
-        """Return the status of an active or ended run as text fields; {} if there is none."""
         active: dict[str, str] = await self._await_command_or_default(
             self._redis.hgetall(_make_video_status_key(video)), {}
         )
@@ -201,8 +200,7 @@ async def _await_with_timeout(command: Awaitable[Any], timeout_seconds: float) -
     return task.result()
 
 
-async def delete_redis_keys_of_video(redis: Redis, identifier: str, run_identifiers: list[str]) -> int:
-    """Delete the status and job keys of a video and of its runs; return how many there were."""
+async def delete_and_count_redis_keys_of_video(redis: Redis, identifier: str, run_identifiers: list[str]) -> int:
     active, _, _, history = named = [f"pipeline:{identifier}:{name}" for name in _VIDEO_KEY_NAMES]
     known = {*run_identifiers, *await redis.zrange(history, 0, -1), await redis.hget(active, "request_id")} - {None}
     keys = {*named, *map(_make_run_status_key, known)}

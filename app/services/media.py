@@ -113,10 +113,9 @@ class ClipAvailability:
     model_supports_video: bool
 
 
-async def check_clip_availability(
+async def get_clip_availability(
     database: Database, redis: Redis, storage: Storage, video: str, moment: str
 ) -> ClipAvailability:
-    """Return whether a moment's clip can be used. Raises `VideoNotFound` and `MomentNotFound`."""
     async with database.connect() as conn:
         clip_and_speech = require_found(
             await MomentRepository(conn).get_clip_and_speech_times(video, moment, CLIP_PADDING_SECONDS), VideoNotFound
@@ -138,7 +137,7 @@ async def check_clip_availability(
         clip_seconds is not None
         and speech_seconds is not None
         and abs(clip_seconds - speech_seconds) <= _TOLERANCE_SECONDS,
-        clip_problem or _find_clip_duration_problem(clip_and_speech, clip_seconds, speech_seconds),
+        clip_problem or _find_clip_duration_mismatch(clip_and_speech, clip_seconds, speech_seconds),
         await _default_refinement_model_supports_video(redis),
     )
 
@@ -149,10 +148,9 @@ def _calculate_speech_seconds(times: ClipAndSpeechTimes) -> float | None:
     return times.speech_end - times.speech_start
 
 
-def _find_clip_duration_problem(
+def _find_clip_duration_mismatch(
     times: ClipAndSpeechTimes, clip_seconds: float | None, speech_seconds: float | None
 ) -> str | None:
-    """Return how the clip's length differs from that of the speech, or that there is no speech; None if they match."""
     if not times.has_transcript:
         return "Could not validate alignment: there is no transcript"
     if clip_seconds is None or speech_seconds is None:

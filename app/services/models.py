@@ -31,8 +31,7 @@ async def get_moment_model(redis: Redis, model_key: str) -> ModelConfig:
     return config
 
 
-async def load_api_keys_for_masking(redis: Redis) -> None:
-    """Read the API keys in the registry of models, which are masked in texts from then on. Raises nothing."""
+async def register_api_keys_to_mask(redis: Redis) -> None:
     try:
         async with asyncio.timeout(_REDIS_TIMEOUT):
             await ModelRegistry(redis).list_models()

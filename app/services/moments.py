@@ -31,9 +31,8 @@ class MomentEdit(TypedDict, total=False):
 
 
 async def add_moment(conn: Connection, video_identifier: str, start: float, end: float, title: str) -> MomentWithConfig:
-    """Add a moment made by hand, and return it. Raises `InvalidMoment` for a broken rule, and `VideoNotFound`."""
     title = clean_line(title)
-    title_problem = _find_title_problem(title)
+    title_problem = _find_empty_title_problem(title)
     if title_problem or describe_time_problem(start, end, None):
         videos = VideoRepository(conn)
         if await videos.get_by_identifier(video_identifier) is None:
@@ -78,7 +77,7 @@ async def edit_moment(
     if moment is None:
         raise MomentNotFound
     changes = _make_changed_moment_columns(moment, edit)
-    if "title" in changes and (problem := _find_title_problem(changes["title"])):
+    if "title" in changes and (problem := _find_empty_title_problem(changes["title"])):
         raise InvalidMoment(problem)
     if "start_time" in changes or "end_time" in changes:
         changes |= await _fit_edited_times(conn, video, moment, changes)
@@ -142,8 +141,7 @@ async def _fit_edited_times(
         start, end = fitted
 
 
-def _find_title_problem(title: str) -> str:
-    """Return the sentence for an empty title; '' for others."""
+def _find_empty_title_problem(title: str) -> str:
     return "" if title.strip() else "title must be a non-empty string"
 
 

@@ -45,7 +45,6 @@ async def get_generation_config(conn: Connection, config_id: int) -> GenerationC
 async def list_moments_of_prompt_or_config(
     conn: Connection, source: Source, source_id: int, limit: int, after_id: int
 ) -> list[MomentWithVideo]:
-    """Return the moments that were made with the prompt or config `source_id`. Raises its not-found error."""
     repository, chosen = ProvenanceRepository(conn), {f"{source}_id": source_id}
     moments = await repository.list_moments_of_prompt_or_config(limit, after_id, **chosen)
     if not moments:
@@ -56,7 +55,6 @@ async def list_moments_of_prompt_or_config(
 async def list_runs_of_prompt_or_config(
     conn: Connection, source: Source, source_id: int, limit: int, after_id: int
 ) -> list[RunWithVideo]:
-    """Return the runs that used the prompt or config `source_id`. Raises its not-found error."""
     runs = await ProvenanceRepository(conn).list_runs_of_prompt_or_config(
         limit, after_id, **{f"{source}_id": source_id}
     )

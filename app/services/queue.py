@@ -184,7 +184,6 @@ async def cancel_active_runs(conn: Connection, video: str) -> dict[str, bool]:
 
 
 async def cancel_runs_of_video(database: Database, redis: Redis, video: str) -> None:
-    """Cancel the active runs of a video. Raises `NoMatchingRun` if there are none."""
     cancelled: dict[str, bool] = {}
     if is_valid_identifier(video):
         async with database.connect() as conn, conn.transaction():

@@ -28,7 +28,7 @@ from app.repositories.runs import ActiveRun, RunRepository, RunSummary
 from app.services.cursors import decode_cursor, encode_cursor, make_invalid_cursor_error
 from app.services.live_runs import read_live_stage_progress
 from app.services.media import has_audio_file
-from app.services.models import load_api_keys_for_masking
+from app.services.models import register_api_keys_to_mask
 from app.services.run_requests import RunStarter
 from app.storage import Storage
 
@@ -61,7 +61,7 @@ async def find_newest_full_run(database: Database, redis: Redis, video: str) -> 
         return None
     async with database.connect() as conn:
         runs = await RunRepository(conn).list_run_summaries(video, 1, run_type=RunType.FULL)
-    return await _add_live_progress(redis, video, runs[0]) if runs else None
+    return await _add_live_progress_of_stage(redis, video, runs[0]) if runs else None
 
 
 async def list_runs(conn: Connection, video: str, limit: int, cursor: str, run_type: RunType | None) -> RunPage:
@@ -81,7 +81,7 @@ async def list_active_runs(conn: Connection, limit: int, after_id: int) -> list[
     return await RunRepository(conn).list_active_runs(limit, after_id)
 
 
-def reported_status(run: RunSummary) -> ReportedStatus:
+def get_reported_status(run: RunSummary) -> ReportedStatus:
     """Return the status of a run in the API, such as `processing` for a running one."""
     if run.status == RunStatus.RUNNING and run.details and run.details.is_waiting:
         return "pending"
@@ -89,12 +89,11 @@ def reported_status(run: RunSummary) -> ReportedStatus:
 
 
 def has_run_ended(run: RunSummary) -> bool:
-    return reported_status(run) not in ("pending", "processing")
+    return get_reported_status(run) not in ("pending", "processing")
 
 
-def seconds_of_completed_run(run: RunSummary) -> float | None:
-    """Return how long a run took; None if it was not completed."""
-    if reported_status(run) != "completed":
+def get_seconds_of_completed_run(run: RunSummary) -> float | None:
+    if get_reported_status(run) != "completed":
         return None
     if run.duration_seconds is None and run.completed_at is not None:
         return (run.completed_at - run.started_at).total_seconds()
@@ -129,8 +128,7 @@ def models_by_stage(run: RunSummary) -> dict[str, str]:
     return {stage.value: str(name) for stage, name in names.items() if name}
 
 
-def reported_stages(run: RunSummary) -> dict[Stage, StageRecord]:
-    """Return the records of a run's stages as clients are shown them."""
+def make_reported_stage_records(run: RunSummary) -> dict[Stage, StageRecord]:
     if run.details is None:
         return _infer_stage_records(run)
     records = run.details.stages
@@ -145,8 +143,7 @@ def _list_stages_of_type(run_type: str) -> tuple[Stage, ...]:
     return list_stages(RunType(run_type)) if run_type in set(RunType) else ()
 
 
-def reported_current_stage(run: RunSummary) -> str | None:
-    """Return the name of the last stage that a run has come to; None if none is known."""
+def get_reported_current_stage(run: RunSummary) -> str | None:
     if run.details is not None:
         return find_last_reached_stage(run.details.stages)
     stages = _infer_stage_records(run)
@@ -174,8 +171,7 @@ def _settle_stage_of_ended_run(stage: Stage, record: StageRecord, run: RunSummar
     return replace(record, status=StageStatus.PENDING) if record.is_waiting_or_processing else record
 
 
-async def _add_live_progress(redis: Redis, video: str, run: RunSummary) -> RunSummary:
-    """Return the run with the counters of its current stage from Redis; unchanged if there are none."""
+async def _add_live_progress_of_stage(redis: Redis, video: str, run: RunSummary) -> RunSummary:
     details = run.details
     if details is None or run.status != RunStatus.RUNNING or details.is_waiting:
         return run
@@ -210,7 +206,7 @@ async def get_failed_run(database: Database, redis: Redis, run_identifier: str) 
     """Return a failed run with secrets masked, which earlier versions may have stored. Raises `RunNotFound`."""
     async with database.connect() as conn:
         failed = require_found(await EndedRunRepository(conn).get_failed_run(run_identifier), RunNotFound)
-    await load_api_keys_for_masking(redis)
+    await register_api_keys_to_mask(redis)
     raw_answer = await asyncio.to_thread(mask_values, failed.raw_answer)
     return replace(failed, request=mask_values(failed.request), raw_answer=raw_answer)
 

@@ -56,8 +56,7 @@ class ThumbnailService:
         )
 
     @asynccontextmanager
-    async def open_video_thumbnail(self, video_identifier: str) -> AsyncIterator[OpenFile]:
-        """Yield the thumbnail of a video as an open JPEG file; make it if there is none."""
+    async def open_or_make_video_thumbnail(self, video_identifier: str) -> AsyncIterator[OpenFile]:
         async with self._database.connect() as conn:
             owner = require_found(
                 await ThumbnailRepository(conn).get_video_as_thumbnail_owner(video_identifier), VideoNotFound
@@ -66,7 +65,7 @@ class ThumbnailService:
             yield await self._open_or_make_thumbnail(stack, owner, f"{thumbnail_folder_key(video_identifier)}/")
 
     @asynccontextmanager
-    async def open_clip_thumbnail(self, video: str, moment: str) -> AsyncIterator[OpenFile]:
+    async def open_or_make_clip_thumbnail(self, video: str, moment: str) -> AsyncIterator[OpenFile]:
         async with self._database.connect() as conn:
             found = require_found(
                 await ThumbnailRepository(conn).get_clip_as_thumbnail_owner(video, moment), VideoNotFound
@@ -102,7 +101,7 @@ class ThumbnailService:
         task = self._tasks.get(owner)
         if task is None:
             # Shared by requests, so the context of none.
-            task = asyncio.create_task(self._make_missing_thumbnail(owner, key_prefix), context=Context())
+            task = asyncio.create_task(self._make_and_store_missing_thumbnail(owner, key_prefix), context=Context())
             self._tasks[owner] = task
             task.add_done_callback(lambda done: self._forget_ended_task(owner, done))
         return await asyncio.shield(task)
@@ -118,8 +117,7 @@ class ThumbnailService:
         if not task.cancelled():
             task.exception()  # retrieved, or asyncio logs it
 
-    async def _make_missing_thumbnail(self, owner: ThumbnailOwner, key_prefix: str) -> str:
-        """Make and store a thumbnail, unless another process has meanwhile; return its URL."""
+    async def _make_and_store_missing_thumbnail(self, owner: ThumbnailOwner, key_prefix: str) -> str:
         async with self._database.connect() as conn:
             url = await ThumbnailRepository(conn).get_thumbnail_url(owner)
         if url is not None and url != owner.thumbnail_url:  # made in the meantime

@@ -62,7 +62,6 @@ class UploadDetails:
 
     @classmethod
     def from_client(cls, filename: str, identifier: str, title: str, source_url: str) -> Self:
-        """Raises `InvalidInput` for a control character in file name or title."""
         for name, text in (("The file's name", filename), ("title", title)):
             if found := find_control_character(text):
                 raise InvalidInput(f"{name} must not hold the character {found}")
@@ -138,7 +137,6 @@ class VideoUpload:
         self._max_hours = max_hours
 
     async def check_upload_details(self, details: UploadDetails, min_file_bytes: int = 0) -> None:
-        """Raise what is wrong with the details, a too large file, too little free space, or a taken identifier."""
         if min_file_bytes > self._max_bytes:
             raise self._make_size_error()
         details.raise_if_invalid()
@@ -270,6 +268,5 @@ class VideoUpload:
 async def open_video_upload(
     database: Database, storage: Storage, max_bytes: int, max_hours: float = DEFAULT_MAX_HOURS
 ) -> AsyncIterator[VideoUpload]:
-    """Yield an upload into a temporary file, which is deleted at the end of the block."""
     async with storage.receive_file() as incoming:
         yield VideoUpload(database, storage, incoming, max_bytes, max_hours)

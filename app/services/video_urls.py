@@ -206,8 +206,7 @@ def identifier_from_url(url: str) -> str:
     return f"video-{hash_canonical_url(url)[:8]}"
 
 
-def title_from_url(url: str) -> str | None:
-    """Return a title made from the name of the URL's file; None for a video site or a name without meaning."""
+def make_title_from_url_or_none(url: str) -> str | None:
     stem = clean_line(unquote(_decode_file_stem(url)))
     if parse_known_site_url(url) is not None or not _is_meaningful_file_stem(stem):
         return None
@@ -258,7 +257,7 @@ async def find_or_add_video_of_url(
         identifier = next(identifiers)
         # File names are unique, so that deleting one video never deletes the file of another.
         file_url = storage.url_of(f"{video_folder_key(identifier)}/{secrets.token_hex(8)}.mp4")
-        if await videos.insert_pending(identifier, url, file_url, title_from_url(url)):
+        if await videos.insert_pending(identifier, url, file_url, make_title_from_url_or_none(url)):
             return VideoOfUrl(identifier, file_url, is_cached=False)
 
 

@@ -27,8 +27,8 @@ from app.models.runs import (
     StageRecord,
     StageStatus,
     find_last_reached_stage,
-    make_run_outcome,
     make_run_outcome_from_stages,
+    make_run_outcome_with_totals,
     next_stage,
 )
 from app.models.stages import STAGE_TABLE, Stage
@@ -278,7 +278,9 @@ class StageExecution:
 
     async def _fail_run(self, failed_record: StageRecord) -> StageEnd:
         record = self._set_end_of_record(failed_record)
-        return await self._end_run(make_run_outcome(self.records, RunStatus.FAILED, self._stage, record.error), record)
+        return await self._end_run(
+            make_run_outcome_with_totals(self.records, RunStatus.FAILED, self._stage, record.error), record
+        )
 
     async def _cancel_run(self) -> StageEnd:
         record = self.records.get(self._stage)

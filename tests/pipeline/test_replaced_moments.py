@@ -25,7 +25,7 @@ from app.repositories.stage_queue import StageQueueRepository
 from app.repositories.stages import ClaimedRunRepository, ModelAnswerRepository
 from app.services.deletion import DeletionOptions, delete_video_rows
 from app.services.queue import cancel_active_runs
-from app.services.runs import _list_finished_stages, reported_stages
+from app.services.runs import _list_finished_stages, make_reported_stage_records
 from tests.factories import make_clip, make_generation_config, make_moment, make_thumbnail, make_transcript
 from tests.pipeline.contexts import make_context, take_over
 from tests.pipeline.scripted_models import ScriptedFinder, ScriptedModels, found, refined, talk
@@ -109,7 +109,7 @@ async def test_what_a_run_has_replaced_comes_back_where_it_does_not_complete(
         (run,) = await RunRepository(conn).list_run_summaries(context.run.video, 1)
         ended = await EndedRunRepository(conn).find_ended_run(run_identifier=context.run.identifier)
     assert (run.total_moments_generated, run.total_clips_created) == (0, 0)
-    shown = reported_stages(run)[Stage.GENERATION]
+    shown = make_reported_stage_records(run)[Stage.GENERATION]
     assert shown.status is StageStatus.SKIPPED
     assert shown.skip_reason == "The moments from before were kept, because the run did not complete"
     assert ended is not None

@@ -98,12 +98,12 @@ class Shelf:
 
 
 async def url_of_video(thumbnails: ThumbnailService, identifier: str) -> str:
-    async with thumbnails.open_video_thumbnail(identifier) as file:
+    async with thumbnails.open_or_make_video_thumbnail(identifier) as file:
         return file.stored.url
 
 
 async def url_of_clip(thumbnails: ThumbnailService, video: str, moment: str) -> str:
-    async with thumbnails.open_clip_thumbnail(video, moment) as file:
+    async with thumbnails.open_or_make_clip_thumbnail(video, moment) as file:
         return file.stored.url
 
 

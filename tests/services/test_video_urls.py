@@ -16,7 +16,7 @@ from app.services.video_urls import (
     find_or_add_video_of_url,
     hash_canonical_url,
     identifier_from_url,
-    title_from_url,
+    make_title_from_url_or_none,
     update_is_cached,
 )
 from app.storage import Storage
@@ -106,7 +106,7 @@ def test_any_other_address_is_accepted(url: str) -> None:
     ],
 )
 def test_a_title_is_the_words_of_the_file_that_a_url_names(url: str, title: str | None) -> None:
-    assert title_from_url(url) == title
+    assert make_title_from_url_or_none(url) == title
 
 
 async def _resolve(conn: Connection, storage: Storage, url: str, force: bool = False) -> VideoOfUrl:
