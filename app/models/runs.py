@@ -150,8 +150,8 @@ class RunOutcome:
 def make_run_outcome_from_stages(records: Mapping[Stage, StageRecord]) -> RunOutcome:
     """Return the outcome of a run whose stages are all done: partial where a stage counted failures."""
     for stage, record in records.items():
-        if failed := _get_integer_result(record, "failed"):
-            title, total = STAGE_TABLE[stage].title, _get_integer_result(record, "total")
+        if failed := _get_integer_result_or_none(record, "failed"):
+            title, total = STAGE_TABLE[stage].title, _get_integer_result_or_none(record, "total")
             reason = record.result.get("reason") or f"{title}: {failed} of {total or 'them'} failed"
             return make_run_outcome_with_totals(records, RunStatus.PARTIAL, stage, str(reason))
     # Clients show the reason of a skipped stage and of a run, not that of a completed stage.
@@ -163,13 +163,13 @@ def make_run_outcome_with_totals(
     records: Mapping[Stage, StageRecord], status: RunStatus, stage: Stage | None = None, reason: str | None = None
 ) -> RunOutcome:
     totals = {
-        total: _get_integer_result(record, key)
+        total: _get_integer_result_or_none(record, key)
         for name, record in records.items()
         for key, total in STAGE_TABLE[name].totals.items()
     }
     return RunOutcome(status, stage, reason, **totals)
 
 
-def _get_integer_result(record: StageRecord, name: str) -> int | None:
+def _get_integer_result_or_none(record: StageRecord, name: str) -> int | None:
     value = record.result.get(name)
     return value if isinstance(value, int) else None

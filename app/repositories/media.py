@@ -165,7 +165,7 @@ class PlayableCopyRepository(Repository):
         )
         return [identifier for (identifier,) in await cursor.fetchall()]
 
-    async def store_heartbeat(self, file: ClaimedVideoFile, status: PlayableCopyStatus) -> None:
+    async def store_status_and_heartbeat(self, file: ClaimedVideoFile, status: PlayableCopyStatus) -> None:
         cursor = await self._conn.execute(
             """
             UPDATE library.video_files AS known SET seen_at = now() AT TIME ZONE 'utc', status = %(status)s

@@ -225,20 +225,20 @@ def parse_claimed_run(row: Sequence[Any]) -> ClaimedRun:
     return ClaimedRun(run_id, identifier, video_id, video, *parsed, *claim)
 
 
-def parse_run_request(stored: Mapping[str, Any]) -> RunRequest:
+def parse_run_request(stored_json: Mapping[str, Any]) -> RunRequest:
     known = {field.name for field in fields(RunRequest)}
-    return RunRequest(**{name: value for name, value in stored.items() if name in known})
+    return RunRequest(**{name: value for name, value in stored_json.items() if name in known})
 
 
-def parse_stage_records(stored: Mapping[str, Any]) -> dict[Stage, StageRecord]:
-    records = {stage: _parse_stage_record(stored[stage]) for stage in Stage if stage in stored}
+def parse_stage_records(stored_json: Mapping[str, Any]) -> dict[Stage, StageRecord]:
+    records = {stage: _parse_stage_record(stored_json[stage]) for stage in Stage if stage in stored_json}
     return {stage: record for stage, record in records.items() if record}
 
 
-def _parse_stage_record(stored: Any) -> StageRecord | None:
-    if not isinstance(stored, Mapping) or stored.get("status") not in set(StageStatus):
+def _parse_stage_record(stored_json: Any) -> StageRecord | None:
+    if not isinstance(stored_json, Mapping) or stored_json.get("status") not in set(StageStatus):
         return None
     known = {field.name for field in fields(StageRecord)} - {"status"}
     return StageRecord(
-        StageStatus(stored["status"]), **{name: value for name, value in stored.items() if name in known}
+        StageStatus(stored_json["status"]), **{name: value for name, value in stored_json.items() if name in known}
     )

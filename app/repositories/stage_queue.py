@@ -287,8 +287,8 @@ class StageQueueRepository(Repository):
         )
 
 
-def _list_stages_of_kinds(kinds: Collection[WorkKind]) -> list[str]:
-    return [stage.value for stage, row in STAGE_TABLE.items() if row.kind in kinds]
+def _list_stages_of_kinds(work_kinds: Collection[WorkKind]) -> list[str]:
+    return [stage.value for stage, row in STAGE_TABLE.items() if row.kind in work_kinds]
 
 
 def _parse_waiting_stages(rows: Collection[tuple[str, str]]) -> list[WaitingStage]:

@@ -90,7 +90,7 @@ class DeletedRows:
     runs: list[str] = field(default_factory=list)
 
 
-def is_gs_url(url: str) -> bool:
+def is_google_storage_url(url: str) -> bool:
     return url.startswith("gs://")
 
 
@@ -109,7 +109,7 @@ async def delete_video_rows(conn: Connection, video_identifier: str, options: De
         # Other videos may share its configs; deleting those would delete their moments.
         await GenerationConfigRepository(conn).detach_transcript(contents.transcript_id)
     if _must_keep_video_row(options, contents, files):
-        return await _delete_video_rows_not_kept(conn, video, options, contents, files)
+        return await _delete_content_rows_not_kept(conn, video, options, contents, files)
     await VideoRepository(conn).delete(video.id)
     return DeletedRows(
         files, contents.transcript_id is not None, contents.moments > 0, video.source_url is not None, contents.runs
@@ -122,14 +122,14 @@ def _must_keep_video_row(options: DeletionOptions, contents: VideoContents, file
         or (options.skip_local_transcript and contents.transcript_id is not None)
         or (options.skip_local_moments and contents.moments > 0)
         or (options.skip_local_thumbnail and any(file.kind == "thumbnail" for file in files))
-        or any(file.kind == "clip" and options.keeps_clips(is_gs_url(file.url)) for file in files)
+        or any(file.kind == "clip" and options.keeps_clips(is_google_storage_url(file.url)) for file in files)
     )
 
 
-async def _delete_video_rows_not_kept(
+async def _delete_content_rows_not_kept(
     conn: Connection, video: Video, options: DeletionOptions, contents: VideoContents, files: list[FileReference]
 ) -> DeletedRows:
-    deleted = await _delete_clips_not_kept(conn, options, files)
+    deleted = await _delete_clip_rows_not_kept(conn, options, files)
     await _discard_replaced_moments_or_clips(conn, video, options)
     moments = (
         0 if options.skip_local_moments else await VideoContentsRepository(conn).delete_moments_without_clip(video.id)
@@ -155,10 +155,14 @@ async def _discard_replaced_moments_or_clips(conn: Connection, video: Video, opt
         await replaced.discard_set_aside_rows_of_video(video.id)
 
 
-async def _delete_clips_not_kept(
+async def _delete_clip_rows_not_kept(
     conn: Connection, options: DeletionOptions, files: list[FileReference]
 ) -> list[FileReference]:
-    clips = {file.owner_id for file in files if file.kind == "clip" and not options.keeps_clips(is_gs_url(file.url))}
+    clips = {
+        file.owner_id
+        for file in files
+        if file.kind == "clip" and not options.keeps_clips(is_google_storage_url(file.url))
+    }
     await VideoContentsRepository(conn).delete_clips(sorted(clips))
     return [file for file in files if file.kind in ("clip", "clip_thumbnail") and file.owner_id in clips]
 
@@ -191,7 +195,7 @@ async def delete_video(
         await _delete_and_count_video_file(storage, url, kind, deletion)
     for url, kind in files_in_folders.items():
         if url not in files_of_rows:
-            await _delete_file_if_unreferenced(database, storage, identifier, url, kind, deletion)
+            await _delete_and_count_file_if_unreferenced(database, storage, identifier, url, kind, deletion)
     has_deleted = bool(rows or deletion.local_files or deletion.bucket_files or deletion.errors)
     has_redis_answered = options.skip_redis or await _delete_video_keys_in_redis(redis, identifier, deletion)
     if not (has_deleted or deletion.redis_keys):
@@ -201,7 +205,7 @@ async def delete_video(
 
 async def _map_file_urls_to_kinds(storage: Storage, identifier: str, options: DeletionOptions) -> dict[str, str]:
     """Return the kind (`video`, `clip`, …) by URL of each file in the video's folders that the options do not keep."""
-    in_bucket = is_gs_url(storage.url_of(video_folder_key(identifier)))
+    in_bucket = is_google_storage_url(storage.url_of(video_folder_key(identifier)))
     folders = {
         "video": None if options.skip_local_video else video_folder_key(identifier),
         "playable": None if options.skip_local_video else playable_folder_key(identifier),
@@ -212,7 +216,7 @@ async def _map_file_urls_to_kinds(storage: Storage, identifier: str, options: De
     return {file.url: kind for kind, folder in folders.items() if folder for file in await storage.list_files(folder)}
 
 
-async def _delete_file_if_unreferenced(
+async def _delete_and_count_file_if_unreferenced(
     database: Database, storage: Storage, identifier: str, url: str, kind: str, deletion: VideoDeletionResult
 ) -> None:
     # Locked: an upload that has just stored the file inserts its row later and finds the file deleted.
@@ -230,7 +234,7 @@ async def _delete_and_count_video_file(
         async with limit_storage_time() if is_locked else nullcontext():
             is_deleted = await storage.delete(url)
         if is_deleted:
-            (deletion.bucket_files if is_gs_url(url) else deletion.local_files)[kind] += 1
+            (deletion.bucket_files if is_google_storage_url(url) else deletion.local_files)[kind] += 1
     except VideoMomentsError as error:
         _log.warning("Could not delete %s: %s", url, error)
         deletion.errors.append(f"{_FILE_KINDS[kind]} could not be deleted: {error}")
@@ -276,7 +280,7 @@ async def delete_moment(
             raise
         deletion.errors.append(str(error))
     for url in dict.fromkeys(urls):
-        await _delete_moment_file_if_unreferenced(database, storage, video_identifier, url, deletion)
+        await _delete_and_count_moment_file_if_unreferenced(database, storage, video_identifier, url, deletion)
     if moment is None and not deletion.files and not deletion.errors:
         raise MomentNotFound
     return deletion
@@ -304,7 +308,7 @@ async def _list_file_urls_of_moment(storage: Storage, video_identifier: str, ide
     return [file.url for file in files if pattern.search(PurePosixPath(unquote(urlsplit(file.url).path)).stem)]
 
 
-async def _delete_moment_file_if_unreferenced(
+async def _delete_and_count_moment_file_if_unreferenced(
     database: Database, storage: Storage, video_identifier: str, url: str, deletion: MomentDeletionResult
 ) -> None:
     async with database.connect() as conn:

@@ -111,7 +111,7 @@ class RejectedStreamEntry:
     are_fields_truncated: bool
 
     @classmethod
-    def from_fields(cls, entry_id: str, fields: EntryFields) -> Self:
+    def from_entry_with_masked_fields(cls, entry_id: str, fields: EntryFields) -> Self:
         first = list(fields.items())[:MAX_STORED_FIELDS]
         # Mask before cutting: a secret may cross the limit.
         texts = {
@@ -222,7 +222,9 @@ class StreamRequestIntake:
         """Enqueue the run that an entry requests, or store the entry as rejected. Raises transient errors."""
         await register_api_keys_to_mask(self._redis)
         if (named := parse_legacy_run_message(fields)) is not None:
-            await self._reject_message_if_run_is_unknown(named, RejectedStreamEntry.from_fields(entry_id, fields))
+            await self._reject_message_if_run_is_unknown(
+                named, RejectedStreamEntry.from_entry_with_masked_fields(entry_id, fields)
+            )
             return
         requested, refusal, reason = None, None, ""
         try:
@@ -231,7 +233,7 @@ class StreamRequestIntake:
         except Exception as error:
             reason = _describe_error_or_raise_transient(error)
         identifier = await self._enqueue_run_or_store_rejection(
-            RejectedStreamEntry.from_fields(entry_id, fields), requested, refusal, reason
+            RejectedStreamEntry.from_entry_with_masked_fields(entry_id, fields), requested, refusal, reason
         )
         if identifier is not None:
             _log.info("Enqueued run %s for entry %s of another program", identifier, entry_id)

@@ -151,7 +151,7 @@ def make_live_status_fields(
     for stage in STAGE_TABLE:
         record = convert_stage_record_for_clients(stage, records.get(stage, _PENDING))
         counters = progress if stage is current and record.status is StageStatus.PROCESSING else record.progress
-        fields |= _make_fields_of_stage(stage, record, counters or {})
+        fields |= _make_live_status_fields_of_stage(stage, record, counters or {})
     return fields
 
 
@@ -170,7 +170,7 @@ def _make_video_status_key(video_identifier: str) -> str:
     return f"pipeline:{video_identifier}:active"
 
 
-def _make_fields_of_stage(stage: Stage, record: StageRecord, counters: Mapping[str, int]) -> dict[str, str]:
+def _make_live_status_fields_of_stage(stage: Stage, record: StageRecord, counters: Mapping[str, int]) -> dict[str, str]:
     return {
         f"{stage}_status": record.status,
         f"{stage}_started_at": _format_unix_time(record.started_at),

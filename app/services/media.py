@@ -128,7 +128,7 @@ async def get_clip_availability(
         else await _find_clip_file_problem(storage, clip_and_speech.clip_url)
     )
     clip_seconds = None if clip_problem else clip_and_speech.clip_seconds
-    speech_seconds = _calculate_speech_seconds(clip_and_speech)
+    speech_seconds = _calculate_speech_seconds_or_none(clip_and_speech)
     return ClipAvailability(
         not clip_problem,
         None if clip_problem else f"/moment_clips/{quote(f'{video}_{moment}_clip.mp4', safe='')}",
@@ -142,7 +142,7 @@ async def get_clip_availability(
     )
 
 
-def _calculate_speech_seconds(times: ClipAndSpeechTimes) -> float | None:
+def _calculate_speech_seconds_or_none(times: ClipAndSpeechTimes) -> float | None:
     if times.speech_start is None or times.speech_end is None or times.speech_end <= times.speech_start:
         return None
     return times.speech_end - times.speech_start

@@ -87,10 +87,10 @@ def _parse_search_cursor(positions: Any) -> list[SearchCursor | None]:
     """Return where transcripts and moments continue, None for a list that has ended. Raises `InvalidInput`."""
     if not isinstance(positions, list) or len(positions) != 2 or not any(positions):
         raise make_invalid_cursor_error()
-    return [_parse_hit_position(position) for position in positions]
+    return [_parse_search_hit_position(position) for position in positions]
 
 
-def _parse_hit_position(position: Any) -> SearchCursor | None:
+def _parse_search_hit_position(position: Any) -> SearchCursor | None:
     match position:
         case None:
             return None

@@ -103,7 +103,7 @@ class ThumbnailService:
             # Shared by requests, so the context of none.
             task = asyncio.create_task(self._make_and_store_missing_thumbnail(owner, key_prefix), context=Context())
             self._tasks[owner] = task
-            task.add_done_callback(lambda done: self._forget_ended_task(owner, done))
+            task.add_done_callback(lambda done: self._forget_ended_thumbnail_task(owner, done))
         return await asyncio.shield(task)
 
     def _raise_recent_failure(self, owner: ThumbnailOwner) -> None:
@@ -112,7 +112,7 @@ class ThumbnailService:
         if failure := self._storage_failures.get(None) or self._storage_failures.get(owner):
             raise type(failure)(str(failure))
 
-    def _forget_ended_task(self, owner: ThumbnailOwner, task: asyncio.Task[str]) -> None:
+    def _forget_ended_thumbnail_task(self, owner: ThumbnailOwner, task: asyncio.Task[str]) -> None:
         del self._tasks[owner]
         if not task.cancelled():
             task.exception()  # retrieved, or asyncio logs it

@@ -180,7 +180,7 @@ class PlayableCopyMaker:
         while True:
             with suppress(psycopg.Error, DatabaseUnavailable):
                 async with self._database.connect() as conn:
-                    await PlayableCopyRepository(conn).store_heartbeat(file, status)
+                    await PlayableCopyRepository(conn).store_status_and_heartbeat(file, status)
             await asyncio.sleep(self._timings.heartbeat_interval)
 
     async def _store_file_status(
