@@ -13,8 +13,8 @@ from app.ai.model_output import (
     parse_moments,
     parse_refined_times,
     select_moments,
-    validate_moment,
-    window_to_video_times,
+    to_moment_or_rejection_reason,
+    window_to_video_times_or_reason,
 )
 from app.ai.prompts import (
     FIND_SCHEMA,
@@ -175,7 +175,7 @@ def _make_correction_messages(answer: str, reason: str) -> list[Message]:
 def _parse_found_moments(answer: str, request: FindRequest) -> Sequence[FoundMoment]:
     """Return the valid moments of an answer in its order; an empty list is a valid answer."""
     items = parse_moments(answer)
-    read = [validate_moment(item, request) for item in items]
+    read = [to_moment_or_rejection_reason(item, request) for item in items]
     moments = [each for each in read if isinstance(each, FoundMoment)]
     if items and not moments:
         raise UnusableOutput(_summarize_rejection_reasons(each for each in read if isinstance(each, str)))
@@ -189,7 +189,7 @@ def _summarize_rejection_reasons(reasons: Any) -> str:
 
 
 def _parse_refined_moment(answer: str, request: RefineRequest) -> tuple[float, float]:
-    times = window_to_video_times(*parse_refined_times(answer), request)
+    times = window_to_video_times_or_reason(*parse_refined_times(answer), request)
     if isinstance(times, str):
         raise UnusableOutput(times)
     return times

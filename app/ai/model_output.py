@@ -90,7 +90,7 @@ def parse_seconds(value: Any) -> float | None:
     return seconds if math.isfinite(seconds) else None
 
 
-def parse_title(value: Any) -> str:
+def parse_moment_title(value: Any) -> str:
     return "" if value is None else to_single_line(str(value), _MAX_TITLE_LENGTH)
 
 
@@ -177,22 +177,22 @@ _FLOAT_TOLERANCE_SECONDS = 1e-6  # error of float sums
 _PROMPT_ROUNDING_SECONDS = 0.005 + _FLOAT_TOLERANCE_SECONDS  # prompts show times with two decimals
 
 
-def validate_moment(item: Any, request: FindRequest) -> FoundMoment | str:
+def to_moment_or_rejection_reason(item: Any, request: FindRequest) -> FoundMoment | str:
     """Return the moment, or the reason, in words for the model, why an item is none."""
     if not isinstance(item, dict):
         return "it is not an object"
-    title = parse_title(item.get("title"))
+    title = parse_moment_title(item.get("title"))
     start, end = parse_seconds(item.get("start_time")), parse_seconds(item.get("end_time"))
     if start is None or end is None:
         return "start_time and end_time are not both plain numbers of seconds"
     if not title:
         return "it has no title"
-    return _describe_violated_limit(start, end, request) or FoundMoment(
+    return _find_violated_limit_reason(start, end, request) or FoundMoment(
         max(start, 0.0), min(end, request.duration_seconds), title
     )
 
 
-def _describe_violated_limit(start: float, end: float, request: FindRequest) -> str:
+def _find_violated_limit_reason(start: float, end: float, request: FindRequest) -> str:
     length = end - start
     if length <= 0:
         return "it does not end after it starts"
@@ -218,7 +218,7 @@ def _moments_overlap(one: FoundMoment, other: FoundMoment) -> bool:
     return one.start < other.end - _FLOAT_TOLERANCE_SECONDS and other.start < one.end - _FLOAT_TOLERANCE_SECONDS
 
 
-def window_to_video_times(start: float, end: float, request: RefineRequest) -> tuple[float, float] | str:
+def window_to_video_times_or_reason(start: float, end: float, request: RefineRequest) -> tuple[float, float] | str:
     """Convert times of a window to times of the video, or return the reason, in words for the model."""
     length = request.window_end - request.window_start
     if end <= start:

@@ -49,6 +49,7 @@ class ModelConfig:
 
     @property
     def is_local(self) -> bool:
+        """Whether the model that is built into this server answers: also for a config without an address."""
         return self.kind is ModelKind.LOCAL or not self.base_url
 
 
@@ -93,7 +94,7 @@ class ModelRegistry:
             count = len(DEFAULT_MODELS) if force or not await pipeline.scard(_KEY_SET) else 0
             pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py has no type for it
             for key, config in DEFAULT_MODELS.items() if count else ():
-                _queue_hash_write(pipeline, key, _with_update_time(config))
+                _queue_hash_write(pipeline, key, _with_current_update_time(config))
 
         await self._redis.transaction(queue_default_models, _KEY_SET)  # retried if a model is added meanwhile
         return count
@@ -130,7 +131,7 @@ class ModelRegistry:
         """Create or replace a config with its API key; return it with its `updated_at`."""
         if key in RESERVED_MODEL_KEYS:
             raise InvalidInput(f"A model cannot have the key {key}")
-        stored = _with_update_time(config)
+        stored = _with_current_update_time(config)
         await self.seed_defaults()
 
         async def queue_model(pipeline: Pipeline) -> None:
@@ -190,7 +191,7 @@ def _apply_model_changes(key: str, fields: Mapping[Any, Any], changes: Mapping[s
     if not is_kept:
         after = replace(after, api_key="")
     is_removed = bool(fields.get("api_key")) and not after.api_key and "api_key" not in changes
-    return _with_update_time(replace(after, is_key_removed=is_removed))
+    return _with_current_update_time(replace(after, is_key_removed=is_removed))
 
 
 async def _queue_key_binding(key: str, pipeline: Pipeline) -> None:
@@ -209,7 +210,7 @@ def _queue_hash_write(pipeline: Pipeline, key: str, config: ModelConfig) -> None
     pipeline.sadd(_KEY_SET, key)
 
 
-def _with_update_time(config: ModelConfig) -> ModelConfig:
+def _with_current_update_time(config: ModelConfig) -> ModelConfig:
     now = datetime.now(UTC).replace(tzinfo=None).isoformat()
     return replace(config, model_id=config.model_id or None, updated_at=now)
 

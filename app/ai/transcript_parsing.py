@@ -115,7 +115,7 @@ def _parse_timed_items(
     _require_ascending_times([start for _, start, _ in timed if start is not None])
     for text, start, end in sorted(_interpolate_missing_times(read), key=lambda each: each[1]):
         if text:
-            yield (text, *_clamp_to_audio(start, end, duration))
+            yield (text, *_clamp_or_reject_times(start, end, duration))
 
 
 def _parse_timed_item(item: Any, name: str) -> tuple[str, float | None, float | None]:
@@ -149,7 +149,7 @@ def _interpolate_missing_times(
     yield from ((untimed, before, before) for untimed in waiting)
 
 
-def _clamp_to_audio(start: float, end: float, duration: float) -> tuple[float, float]:
+def _clamp_or_reject_times(start: float, end: float, duration: float) -> tuple[float, float]:
     if start < -_TOLERANCE_SECONDS or start > duration + _TOLERANCE_SECONDS:
         raise UnusableTranscript(f"it has words at {start:.2f} seconds, and the audio takes {duration:.2f}")
     start = min(max(start, 0.0), duration)

@@ -53,7 +53,7 @@ class ApiKeyMiddleware:
             await _send_401(_UNKNOWN, scope, receive, send)
             return
         scope["api_key"] = key.name  # for the log
-        refusal = _explain_missing_scope(key, scope["method"], path)
+        refusal = _find_scope_problem(key, scope["method"], path)
         if refusal is not None:
             await error_answer(403, refusal)(scope, receive, send)
         else:
@@ -76,7 +76,7 @@ class OpenServerWarningMiddleware:
         await self._app(scope, receive, send)
 
 
-def _explain_missing_scope(key: ApiKey, method: str, path: str) -> str | None:
+def _find_scope_problem(key: ApiKey, method: str, path: str) -> str | None:
     if key.access == "read" and method not in SAFE_METHODS:
         return _READ_ONLY
     return _NO_ADMIN if key.access != "admin" and needs_admin_key(path, method) else None

@@ -92,7 +92,7 @@ class BrowserPolicyMiddleware:
         self._origins = AllowedOrigins(settings.allow_origins)
         self._public_origin = parse_url_origin(settings.public_url) if settings.public_url else None
         self._host_names = _list_allowed_host_names(settings)
-        self._cached_decision = lru_cache(maxsize=1024)(self._check_host_and_page)
+        self._cached_decision = lru_cache(maxsize=1024)(self._decide_by_host_and_page)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -104,7 +104,10 @@ class BrowserPolicyMiddleware:
         found = dict(pairs)
         refusal, added = self._cached_decision(_parse_policy_input(scope, found))
         if len(found) != len(pairs):
-            refusal, added = ((400, _describe_repeated_header(pairs)), self._security_headers(None, is_trusted=False))
+            refusal, added = (
+                (400, _make_repeated_header_sentence(pairs)),
+                self._security_headers(None, is_trusted=False),
+            )
         if refusal is not None:
             scope["policy_answer"] = error_answer(*refusal)
         elif scope["method"] == "OPTIONS" and b"origin" in found and _PREFLIGHT_METHOD in found:
@@ -119,14 +122,14 @@ class BrowserPolicyMiddleware:
 
         await self._app(scope, receive, send_with_headers)
 
-    def _check_host_and_page(self, request: _PolicyInput) -> _PolicyDecision:
-        refusal = self._refuse_unknown_host(request.host) or self._refuse_foreign_page(request)
+    def _decide_by_host_and_page(self, request: _PolicyInput) -> _PolicyDecision:
+        refusal = self._find_host_refusal(request.host) or self._find_page_refusal(request)
         if refusal is not None:
             return _PolicyDecision(refusal, self._security_headers(None, is_trusted=False))
         is_trusted = self._is_trusted_origin(request.referrer if request.origin is None else request.origin, request)
         return _PolicyDecision(None, self._security_headers(request.origin, is_trusted))
 
-    def _refuse_unknown_host(self, host: bytes | None) -> tuple[int, str] | None:
+    def _find_host_refusal(self, host: bytes | None) -> tuple[int, str] | None:
         if self._host_names is None:
             return None
         try:
@@ -135,7 +138,7 @@ class BrowserPolicyMiddleware:
             return 400, _INVALID_HOST
         return None if name in self._host_names or is_loopback_host(name) else (421, _UNKNOWN_HOST.format(name))
 
-    def _refuse_foreign_page(self, request: _PolicyInput) -> tuple[int, str] | None:
+    def _find_page_refusal(self, request: _PolicyInput) -> tuple[int, str] | None:
         if self._origins.allows_all:
             return None
         if request.origin is not None:
@@ -225,7 +228,7 @@ def _format_origin(origin_header: bytes) -> str:
     return "an opaque origin"
 
 
-def _describe_repeated_header(headers: RawHeaders) -> str:
+def _make_repeated_header_sentence(headers: RawHeaders) -> str:
     names = [name for name, _ in headers]
     return f"Send one {next(name for name in names if names.count(name) > 1).decode().title()} header"
 

@@ -67,9 +67,11 @@ class LimitedProtocol(HttpToolsProtocol):
             self._close_with_error(503, "The server has too many connections: try again later", {"Retry-After": "5"})
             return
         self._last_byte_at = self.loop.time()
-        before, body_bytes = self._parsing_stage(), self._body_bytes
+        before, body_bytes = self._get_parsing_state(), self._body_bytes
         super().data_received(data)
-        if not self._is_ended and self._parsing_stage() == before:  # else no more than this one piece can be too much
+        if (
+            not self._is_ended and self._get_parsing_state() == before
+        ):  # else no more than this one piece can be too much
             self._limit_unparsed_bytes(len(data), self._body_bytes - body_bytes)
         if not self._is_ended and self._timer is None:
             self._start_body_or_head_timer()
@@ -128,7 +130,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.url = match[2] if match[2].startswith(b"/") else b"/" + match[2]
             self.headers[:] = [header for header in self.headers if header[0] != b"host"] + [(b"host", match[1])]
 
-    def _parsing_stage(self) -> tuple[int, bool, bool]:
+    def _get_parsing_state(self) -> tuple[int, bool, bool]:
         return self._messages, self._is_in_head, self._is_in_body
 
     def _limit_unparsed_bytes(self, received_bytes: int, body_bytes: int) -> None:

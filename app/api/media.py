@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from app.api.answers import Error, answer_dataclass, json_answer
 from app.api.dependencies import FastReadRoute, MomentId, ResourcesDep, VideoId
-from app.api.media_answer import MediaAnswer, media_responses
+from app.api.media_answer import MediaAnswer, document_media_responses
 from app.core.media_types import UNKNOWN_TYPE
 from app.services import media
 from app.storage import find_audio_file
@@ -19,7 +19,7 @@ reads = APIRouter(prefix="/api/videos/{video_id}", tags=["media"], route_class=F
 static = APIRouter(tags=["static"])
 
 ClipName = Annotated[str, Path(description="Video, moment, `clip`", examples=["motivation_7621a017eec7482f_clip.mp4"])]
-_VIDEO_RESPONSES = media_responses("video/*", UNKNOWN_TYPE)
+_VIDEO_RESPONSES = document_media_responses("video/*", UNKNOWN_TYPE)
 
 
 @answer_dataclass
@@ -61,7 +61,9 @@ async def stream_clip(video_id: VideoId, moment_id: MomentId, resources: Resourc
 
 @static.head("/static/audios/{video_id}.wav", include_in_schema=False)
 @static.get(
-    "/static/audios/{video_id}.wav", response_class=Response, responses=media_responses("audio/wav", UNKNOWN_TYPE)
+    "/static/audios/{video_id}.wav",
+    response_class=Response,
+    responses=document_media_responses("audio/wav", UNKNOWN_TYPE),
 )
 async def get_static_audio(video_id: VideoId, resources: ResourcesDep) -> Response:
     """The audio that was extracted from a video for its transcription."""

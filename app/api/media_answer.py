@@ -29,7 +29,7 @@ _REDIRECT_SECONDS = 240
 _media_types: LRUCache[tuple[str, str], str] = LRUCache(4096)
 
 
-def media_responses(*media_types: str) -> Responses:
+def document_media_responses(*media_types: str) -> Responses:
     file = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types}
     return {
         200: {"description": "The whole file", "content": file},

@@ -102,7 +102,7 @@ class MomentEditBody(BaseModel):
 
 
 @answer_dataclass
-class DeletedMomentParts:
+class DeletedMomentAnswer:
     moment: Annotated[str, Field(examples=["7621a017eec7482f"])]
     clip: Annotated[bool, Field(description="Whether it had a clip, which was deleted too")]
     thumbnail: Annotated[bool, Field(description="Whether its clip had a thumbnail, which was deleted too")]
@@ -111,14 +111,14 @@ class DeletedMomentParts:
 
 @answer_dataclass
 class MomentDeletionAnswer:
-    deleted: DeletedMomentParts
+    deleted: DeletedMomentAnswer
     orphaned: Annotated[list[str], Field(description="Refined moments that have no parent from now on")]
     errors: Annotated[list[str] | None, Field(description="What could not be deleted: repeat the request")]
 
     @classmethod
     def from_deletion(cls, moment_id: str, deletion: MomentDeletionResult) -> Self:
         return cls(
-            deleted=DeletedMomentParts(
+            deleted=DeletedMomentAnswer(
                 moment=moment_id, clip=deletion.had_clip, thumbnail=deletion.had_thumbnail, files=deletion.files
             ),
             orphaned=deletion.orphaned,

@@ -5,14 +5,14 @@ from starlette.responses import Response
 
 from app.api.answers import Error
 from app.api.dependencies import MomentId, ResourcesDep, VideoId
-from app.api.media_answer import MediaAnswer, media_responses
+from app.api.media_answer import MediaAnswer, document_media_responses
 from app.core.media_types import UNKNOWN_TYPE
 
 router = APIRouter(tags=["thumbnails"], default_response_class=Response)
 
 # A thumbnail rarely changes, and a list of videos shows it repeatedly.
 _CACHE_CONTROL = "private, max-age=600"
-_RESPONSES = media_responses("image/*", UNKNOWN_TYPE) | {
+_RESPONSES = document_media_responses("image/*", UNKNOWN_TYPE) | {
     507: {"model": Error, "description": "The storage is full, so that the thumbnail cannot be made"}
 }
 

@@ -105,8 +105,10 @@ async def get_transcript(request: Request, video_id: VideoId, resources: Resourc
         return refusal
     document = await resources.reads.get_transcript(video_id)
     if not gzipped:
-        return _plain_transcript_answer(request, document.plain_json, _transcript_etag(document.version, gzipped=False))
-    headers = make_revalidation_headers(_transcript_etag(document.version, gzipped=True)) | GZIP_ENCODING
+        return _plain_transcript_answer(
+            request, document.plain_json, _make_transcript_etag(document.version, gzipped=False)
+        )
+    headers = make_revalidation_headers(_make_transcript_etag(document.version, gzipped=True)) | GZIP_ENCODING
     return Response(document.gzipped_json, headers=headers, media_type="application/json")
 
 
@@ -135,7 +137,7 @@ async def _make_caption_answer(
         return refusal
     captions = await render_captions(resources.database, video_id, caption_format)
     gzipped = accepts_gzip(request)
-    headers = make_revalidation_headers(_transcript_etag(captions.version, gzipped, caption_format))
+    headers = make_revalidation_headers(_make_transcript_etag(captions.version, gzipped, caption_format))
     headers["Content-Disposition"] = _make_inline_content_disposition(f"{video_id}.{caption_format}")
     headers["Content-Type"] = _MEDIA_TYPES[caption_format]
     if not gzipped:
@@ -161,11 +163,13 @@ async def _check_preconditions(
     """Return 304 or 412 where the request's ETags demand it: one index look-up, none without ETags."""
     if not has_etag_condition(request):
         return None
-    etag = _transcript_etag(await video_reader.get_transcript_version(video_id), accepts_gzip(request), caption_format)
+    etag = _make_transcript_etag(
+        await video_reader.get_transcript_version(video_id), accepts_gzip(request), caption_format
+    )
     return check_preconditions(request, HttpValidators(etag), make_revalidation_headers(etag))
 
 
-def _transcript_etag(version: TranscriptVersion, gzipped: bool, caption_format: str = "") -> str:
+def _make_transcript_etag(version: TranscriptVersion, gzipped: bool, caption_format: str = "") -> str:
     created_at = f"{version.created_at.timestamp() if version.created_at else 0:.6f}"
     return f'"{"-".join(filter(None, (str(version.id), created_at, caption_format, "gzip" if gzipped else "")))}"'
 

@@ -95,7 +95,7 @@ def back_up_database(file: _BackupPath) -> int:
         create_backup(settings, file)
         size = file.stat().st_size / 1024
         _console.print(f"The database is in {file} ({size:,.0f} KB)", markup=False)
-        _console.print(f"Not in it: {_describe_missing_data(settings)}", markup=False)
+        _console.print(f"Not in it: {_describe_data_outside_backup(settings)}", markup=False)
         return 0
 
 
@@ -110,11 +110,11 @@ def restore_database(file: _BackupPath) -> int:
         revision, head = read_database_revision(settings), list_migration_revisions()[0]
         advice = "" if revision == head else ", run `python -m app db upgrade` next"
         _console.print(f"The database is restored, at revision {revision}{advice}", markup=False)
-        _console.print(f"Not in the backup: {_describe_missing_data(settings)}", markup=False)
+        _console.print(f"Not in the backup: {_describe_data_outside_backup(settings)}", markup=False)
         return 0
 
 
-def _describe_missing_data(settings: "Settings") -> str:
+def _describe_data_outside_backup(settings: "Settings") -> str:
     media_location = settings.storage_url or settings.data_dir.absolute() / "media"
     return f"the media in {media_location}, and the models in Redis"
 

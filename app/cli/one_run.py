@@ -82,11 +82,11 @@ async def _start_or_join_run(video: str, request: RunRequest, resources: Resourc
     except VideoNotFound:
         raise NotFound(f"There is no file {video}, and no video of that id") from None
     except AlreadyRunning:
-        await _join_running_run(identifier, resources, progress)
+        await _require_running_full_run(identifier, resources, progress)
     return identifier
 
 
-async def _join_running_run(video: str, resources: Resources, progress: RunProgress) -> None:
+async def _require_running_full_run(video: str, resources: Resources, progress: RunProgress) -> None:
     """Check that a full run of the video is running, which this worker can continue. Raises `AlreadyRunning`."""
     run = await find_newest_full_run(resources.database, resources.redis, video)
     if run is None or run.status != RunStatus.RUNNING:  # what runs is a part of one, which ends soon
@@ -161,10 +161,10 @@ async def _read_run_result(video: str, run: RunSummary, resources: Resources) ->
             raise VideoNotFound
         moments = await MomentRepository(conn).list_by_video(row.id)
         clips = await ClipRepository(conn).list_by_video(row.id)
-    message = run.error_message or (None if moments else _explain_no_moments(run))
+    message = run.error_message or (None if moments else _get_generation_reason(run))
     return CommandRunResult(RunStatus(run.status), message, moments, clips)
 
 
-def _explain_no_moments(run: RunSummary) -> str | None:
+def _get_generation_reason(run: RunSummary) -> str | None:
     record = make_reported_stage_records(run).get(Stage.GENERATION)
     return record.result.get("reason") if record else None

@@ -33,22 +33,26 @@ def _parse_seconds(text: str) -> float:
     return value
 
 
-def _option(flag: str, metavar: str, text: str, **limits: Any) -> Any:
+def _make_run_option(flag: str, metavar: str, text: str, **limits: Any) -> Any:
     return typer.Option(flag, metavar=metavar, help=f"{text}; with VIDEO", **limits)
 
 
 _Video = Annotated[str | None, typer.Argument(metavar="VIDEO", help="a file, an address, or the id of a video")]
 _MODEL_HELP = f"model that finds and refines ({_DEFAULTS.generation_model})"
-_Model = Annotated[str | None, _option("--model", "KEY", _MODEL_HELP, parser=_parse_utf8_text)]
-_Prompt = Annotated[str | None, _option("--prompt", "TEXT", "what to look for", parser=_parse_utf8_text)]
+_Model = Annotated[str | None, _make_run_option("--model", "KEY", _MODEL_HELP, parser=_parse_utf8_text)]
+_Prompt = Annotated[str | None, _make_run_option("--prompt", "TEXT", "what to look for", parser=_parse_utf8_text)]
 _MIN_LENGTH_HELP = f"length of the shortest moment ({_DEFAULTS.min_moment_length:g})"
-_MinLength = Annotated[float | None, _option("--min-length", "SECONDS", _MIN_LENGTH_HELP, parser=_parse_seconds)]
+_MinLength = Annotated[
+    float | None, _make_run_option("--min-length", "SECONDS", _MIN_LENGTH_HELP, parser=_parse_seconds)
+]
 _MAX_LENGTH_HELP = f"length of the longest moment ({_DEFAULTS.max_moment_length:g})"
-_MaxLength = Annotated[float | None, _option("--max-length", "SECONDS", _MAX_LENGTH_HELP, parser=_parse_seconds)]
+_MaxLength = Annotated[
+    float | None, _make_run_option("--max-length", "SECONDS", _MAX_LENGTH_HELP, parser=_parse_seconds)
+]
 _MIN_MOMENTS_HELP = f"moments to find at least, where there are so many ({_DEFAULTS.min_moments})"
-_MinMoments = Annotated[int | None, _option("--min-moments", "COUNT", _MIN_MOMENTS_HELP, min=1)]
+_MinMoments = Annotated[int | None, _make_run_option("--min-moments", "COUNT", _MIN_MOMENTS_HELP, min=1)]
 _MAX_MOMENTS_HELP = f"moments to find at most ({_DEFAULTS.max_moments})"
-_MaxMoments = Annotated[int | None, _option("--max-moments", "COUNT", _MAX_MOMENTS_HELP, min=1)]
+_MaxMoments = Annotated[int | None, _make_run_option("--max-moments", "COUNT", _MAX_MOMENTS_HELP, min=1)]
 
 
 def serve_or_run_video(

@@ -61,7 +61,9 @@ def extract_audio(
         check_max_hours(timeline.duration_seconds or 0.0, max_hours)
         with open_container(file) as container:
             chunks = _decode_mono_samples(container, file, timeline, report_progress)
-            sample_count = _write_wav(draft_path, _check_limits_of_samples(chunks, file, file_size, max_hours))
+            sample_count = _write_wav_and_count_samples(
+                draft_path, _check_limits_of_samples(chunks, file, file_size, max_hours)
+            )
         if not sample_count:
             raise StageFailed("No audio of the video can be decoded")
         draft_path.replace(wav_path)
@@ -113,7 +115,7 @@ def _check_limits_of_samples(
     file.check_limits()
 
 
-def _write_wav(wav_path: Path, sample_chunks: Iterator[bytes]) -> int:
+def _write_wav_and_count_samples(wav_path: Path, sample_chunks: Iterator[bytes]) -> int:
     sample_count = 0
     with wav_path.open("wb") as file, closing(wave.open(file, "wb")) as wav:
         wav.setnchannels(1)

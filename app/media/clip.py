@@ -80,7 +80,7 @@ def raise_if_disk_full(pyav_error: Exception) -> None:
 def _encode_with_ffmpeg_or_pyav(
     video: BinaryIO, limited_video: ReadLimitedFile, plan: ClipPlan, clip_path: Path
 ) -> None:
-    ffmpeg_path = find_ffmpeg() if _is_local_file(video) else None
+    ffmpeg_path = find_ffmpeg() if _has_file_descriptor(video) else None
     if ffmpeg_path is None or not encode_clip_with_ffmpeg(ffmpeg_path, video, limited_video, plan, clip_path):
         encode_clip_with_pyav(limited_video, plan, clip_path)
 
@@ -92,7 +92,7 @@ def _has_video_stream(file: ReadLimitedFile) -> bool:
     return video is not None
 
 
-def _is_local_file(file: BinaryIO) -> bool:
+def _has_file_descriptor(file: BinaryIO) -> bool:
     try:
         return file.fileno() >= 0
     except io.UnsupportedOperation:

@@ -1,6 +1,6 @@
 """Colours of video: what pixel values mean, and their conversion to SDR that every player shows alike.
 
-Codes are those of ITU-T H.273, as in FFmpeg. SDR with the primaries of television keeps its values and clip_tags; wide
+Codes are those of ITU-T H.273, as in FFmpeg. SDR with the primaries of television keeps its values and tags; wide
 gamuts and HDR (PQ, HLG) are converted to BT.709.
 """
 
@@ -68,7 +68,7 @@ _RGB_FORMATS = ("rgb", "bgr", "gbr", "argb", "abgr", "0rgb", "0bgr", "pal8", "x2
 
 
 class ColourTags(NamedTuple):
-    """The colour clip_tags of a clip: codes of ITU-T H.273, and FFmpeg's code of the range."""
+    """The colour tags of a clip: codes of ITU-T H.273, and FFmpeg's code of the range."""
 
     matrix: int
     primaries: int
@@ -142,7 +142,7 @@ class ColourProperties:
 
 
 def read_colours(frame: VideoFrame) -> ColourProperties:
-    """Return the colour properties of a frame, with the defaults of players where it has no clip_tags."""
+    """Return the colour properties of a frame, with the defaults of players where it has no tags."""
     is_rgb = frame.format.name.startswith(_RGB_FORMATS)
     guess = _BT709 if frame.height >= _HD_HEIGHT or is_rgb else _SMPTE170M
     transfer = int(frame.color_trc)

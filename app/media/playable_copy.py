@@ -105,7 +105,7 @@ def plan_playable_copy(
     try:
         timeline = read_timeline(file, may_read_all=True)
         with open_container(file) as container:
-            plan = _plan_copy(container, timeline, content_type, overstates_duration)
+            plan = _plan_playable_copy(container, timeline, content_type, overstates_duration)
         if plan is not None:
             _check_copy_duration(plan, measure_file_size(media_file), max_hours)
         return plan
@@ -154,7 +154,7 @@ class _CannotRemux(Exception):
     """A stream that cannot be copied; the text says why."""
 
 
-def _plan_copy(
+def _plan_playable_copy(
     container: InputContainer, timeline: Timeline, content_type: str, overstates_duration: bool
 ) -> PlayableCopyPlan | None:
     video, audio = choose_video_stream(container), choose_audio_stream(container)

@@ -91,11 +91,11 @@ def detect_content_type(first_bytes: bytes, file_name: str) -> str:
     """
     known = _content_type_by_signature(first_bytes)
     if known is None:
-        known = UNKNOWN_TYPE if describe_non_media(first_bytes) else guess_media_type(file_name)
+        known = UNKNOWN_TYPE if find_non_media_reason(first_bytes) else guess_media_type(file_name)
     return known
 
 
-def describe_non_media(first_bytes: bytes) -> str | None:
+def find_non_media_reason(first_bytes: bytes) -> str | None:
     """Return what a file that is neither video nor audio is ("an image (JPEG)"), None if unknown."""
     matches = (kind for start, kind in _NON_MEDIA_SIGNATURES if re.match(start, first_bytes, re.DOTALL | re.IGNORECASE))
     return next(matches, None) or ("text" if _looks_like_text(first_bytes) else None)
@@ -168,7 +168,7 @@ def probe_media(path: Path) -> MediaInfo:
         size = os.fstat(file.fileno()).st_size
         if size == 0:
             raise NotMedia("the file is empty")
-        if other := describe_non_media(file.read(SIGNATURE_BYTES)):
+        if other := find_non_media_reason(file.read(SIGNATURE_BYTES)):
             raise NotMedia(f"the file is {other}, no video and no audio")
         if has_oversized_index(file, size):
             raise NotMedia("the file is damaged: its index lists more than the file can hold")
@@ -177,7 +177,9 @@ def probe_media(path: Path) -> MediaInfo:
         try:
             with open_container(bounded) as container:
                 info = _probe_opened_file(container, bounded, path, size)
-            return _add_truncation(info if info.duration_seconds else _add_measured_duration(info, bounded), file, size)
+            return _with_truncation_facts(
+                info if info.duration_seconds else _add_measured_duration(info, bounded), file, size
+            )
         except ReadLimitExceeded as error:
             raise NotMedia(str(error)) from None
         except av.FFmpegError:
@@ -188,7 +190,7 @@ def probe_media(path: Path) -> MediaInfo:
             ) from None
 
 
-def _add_truncation(info: MediaInfo, file: BinaryIO, file_size: int) -> MediaInfo:
+def _with_truncation_facts(info: MediaInfo, file: BinaryIO, file_size: int) -> MediaInfo:
     seconds, declared = info.duration_seconds, info.declared_seconds
     if seconds is not None and declared is None:
         file.seek(0)
@@ -215,7 +217,7 @@ def _probe_opened_file(container: InputContainer, file: ReadLimitedFile, path: P
         raise NotMedia("its video codec is unknown, or it is damaged")
     if container.format.name == "gif" and _is_single_image(container, video_stream):
         raise NotMedia("the file is an image (GIF), no video and no audio")
-    width, height = _read_resolution(container, video_stream)
+    width, height = _read_width_and_height(container, video_stream)
     if (
         container.format.name in _ROTATABLE_FORMATS
         and (frame := _decode_first_whole_frame(container, video_stream))
@@ -256,7 +258,7 @@ def _is_single_image(container: InputContainer, video_stream: VideoStream) -> bo
     return len(list(islice(frames, 2))) < 2
 
 
-def _read_resolution(container: InputContainer, video_stream: VideoStream) -> tuple[int, int]:
+def _read_width_and_height(container: InputContainer, video_stream: VideoStream) -> tuple[int, int]:
     if not video_stream.width or not video_stream.height:
         _decode_first_whole_frame(container, video_stream)
     if not video_stream.width or not video_stream.height:

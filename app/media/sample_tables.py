@@ -54,7 +54,7 @@ def has_oversized_index(file: BinaryIO, file_size: int) -> bool:
     limit, entries, budget = min(_FREE_ENTRIES + file_size, _MAX_ENTRIES), 0, _DecompressionBudget()
     try:
         for header in _read_boxes_with_tables(file, file_size):
-            entries += sum(_count_table_entries(_list_sample_tables(memoryview(header), budget), file_size))
+            entries += sum(_count_table_entries(_list_sample_table_boxes(memoryview(header), budget), file_size))
             if entries > limit:
                 return True
     except _IndexTooLarge:
@@ -82,7 +82,7 @@ def _read_boxes_with_tables(file: BinaryIO, file_size: int) -> Iterator[bytes]:
     raise _IndexTooLarge
 
 
-def _list_sample_tables(header_box: memoryview, budget: _DecompressionBudget) -> list[_Box]:
+def _list_sample_table_boxes(header_box: memoryview, budget: _DecompressionBudget) -> list[_Box]:
     """Return the tables of a header. For fragments, which are many, their runs suffice."""
     found = list(_ANY_TABLE.finditer(header_box)) if bytes(header_box[4:8]) == b"moof" else []
     if found and all(each[0] == b"trun" for each in found):

@@ -102,5 +102,5 @@ async def store_raw_answer_if_invalid(context: RunContext) -> AsyncIterator[None
         raise
 
 
-def describe_usage(usage: Usage) -> dict[str, Any]:
+def serialize_model_usage(usage: Usage) -> dict[str, Any]:
     return {**asdict(usage), "seconds": round(usage.seconds, 3)}

@@ -54,7 +54,7 @@ class PlayableCopyMaker:
         self._name = name
         self._timings = timings
 
-    async def make_waiting_copies(self) -> None:
+    async def process_waiting_files(self) -> None:
         """Process one waiting file after the other. Raises `DatabaseUnavailable` and `psycopg.Error`."""
         while file := await self._claim_video_file():
             try:

@@ -101,7 +101,7 @@ class Worker:
         )
         self._periodic.add_task("leftovers", timings.cleaning_interval, self._remove_leftovers_of_dead_workers)
         if WorkKind.CLIPS in self._kinds:
-            self._periodic.add_task("playable copies", timings.poll_interval, self._playables.make_waiting_copies)
+            self._periodic.add_task("playable copies", timings.poll_interval, self._playables.process_waiting_files)
         self._intake_task = asyncio.create_task(self._intake.consume_until_cancelled())
         self._periodic.start_scheduler()
         self._receiver.start_receiving(self._settings.pipeline_concurrency)

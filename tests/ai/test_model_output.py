@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from app.ai.model_output import (
     UnusableOutput,
+    parse_moment_title,
     parse_moments,
     parse_refined_times,
     parse_seconds,
-    parse_title,
     select_moments,
-    validate_moment,
-    window_to_video_times,
+    to_moment_or_rejection_reason,
+    window_to_video_times_or_reason,
 )
 from app.ai.protocols import FindRequest, FoundMoment, RefineRequest
 
@@ -230,7 +230,7 @@ def test_nan_in_an_answer_is_no_time() -> None:
     ],
 )
 def test_a_title_is_one_line_of_text_that_can_be_stored(value: Any, title: str) -> None:
-    assert parse_title(value) == title
+    assert parse_moment_title(value) == title
 
 
 REFINED = '{"start_time": 1.5, "end_time": "7.25"}'
@@ -303,20 +303,20 @@ def moment(start: float, end: float, title: str = "One") -> FoundMoment:
 
 
 def test_a_moment_within_all_limits_is_one() -> None:
-    assert validate_moment(item("5", 25.5, " One "), REQUEST) == moment(5.0, 25.5)
+    assert to_moment_or_rejection_reason(item("5", 25.5, " One "), REQUEST) == moment(5.0, 25.5)
 
 
 @pytest.mark.parametrize(("start", "end"), [(0, 10), (0, 40), (60, 100), (90, 100)])
 def test_the_limits_themselves_are_within_them(start: float, end: float) -> None:
-    assert validate_moment(item(start, end), REQUEST) == moment(start, end)
+    assert to_moment_or_rejection_reason(item(start, end), REQUEST) == moment(start, end)
 
 
 def test_noise_of_floats_and_the_rounding_of_prompts_do_no_harm() -> None:
-    assert validate_moment(item(0.1 + 0.2, 10.3 - 1e-9), REQUEST) == moment(0.1 + 0.2, 10.3 - 1e-9)
-    assert validate_moment(item(80, 67.73 + 20), replace(REQUEST, duration_seconds=87.7286, min_length=5)) == moment(
-        80.0, 87.7286
-    )
-    assert validate_moment(item(-0.001, 20), REQUEST) == moment(0.0, 20.0)
+    assert to_moment_or_rejection_reason(item(0.1 + 0.2, 10.3 - 1e-9), REQUEST) == moment(0.1 + 0.2, 10.3 - 1e-9)
+    assert to_moment_or_rejection_reason(
+        item(80, 67.73 + 20), replace(REQUEST, duration_seconds=87.7286, min_length=5)
+    ) == moment(80.0, 87.7286)
+    assert to_moment_or_rejection_reason(item(-0.001, 20), REQUEST) == moment(0.0, 20.0)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_noise_of_floats_and_the_rounding_of_prompts_do_no_harm() -> None:
     ],
 )
 def test_what_cannot_be_a_moment_is_reported_with_its_reason(value: Any, reason: str) -> None:
-    told = validate_moment(value, REQUEST)
+    told = to_moment_or_rejection_reason(value, REQUEST)
     assert isinstance(told, str)
     assert reason in told
 
@@ -367,7 +367,7 @@ _ITEMS = st.builds(item, _TIMES, _TIMES) | st.none()
 
 @given(st.lists(_ITEMS, max_size=20))
 def test_whatever_is_proposed_what_is_left_keeps_every_rule(items: list[Any]) -> None:
-    read = [validate_moment(each, REQUEST) for each in items]
+    read = [to_moment_or_rejection_reason(each, REQUEST) for each in items]
     kept = select_moments([each for each in read if isinstance(each, FoundMoment)], REQUEST.max_count)
     assert len(kept) <= REQUEST.max_count
     assert all(0 <= each.start < each.end <= REQUEST.duration_seconds for each in kept)
@@ -379,20 +379,20 @@ WINDOW = RefineRequest(moment(110, 140), (), 80.0, 170.0, 165.0)
 
 
 def test_times_of_a_window_become_those_of_the_video() -> None:
-    assert window_to_video_times(29.5, 61.0, WINDOW) == (109.5, 141.0)
+    assert window_to_video_times_or_reason(29.5, 61.0, WINDOW) == (109.5, 141.0)
 
 
 def test_the_end_of_a_window_beyond_the_video_is_that_of_the_video() -> None:
-    assert window_to_video_times(29.5, 90.0, WINDOW) == (109.5, 165.0)
+    assert window_to_video_times_or_reason(29.5, 90.0, WINDOW) == (109.5, 165.0)
 
 
 @pytest.mark.parametrize(("start", "end"), [(5, 5), (7, 5), (-1, 5), (5, 91), (110, 140), (87, 89)])
 def test_times_outside_the_window_or_the_video_are_refused(start: float, end: float) -> None:
-    assert isinstance(window_to_video_times(start, end, WINDOW), str)
+    assert isinstance(window_to_video_times_or_reason(start, end, WINDOW), str)
 
 
 @given(st.floats(0, 59), st.floats(0.01, 30), st.integers(0, 100_000))
 def test_a_window_that_lies_later_moves_the_answer_by_as_much_once(start: float, length: float, shift: int) -> None:
     later = replace(WINDOW, window_start=80.0 + shift, window_end=170.0 + shift, duration_seconds=1e6)
-    placed = window_to_video_times(start, start + length, later)
+    placed = window_to_video_times_or_reason(start, start + length, later)
     assert placed == pytest.approx((80 + shift + start, 80 + shift + start + length))

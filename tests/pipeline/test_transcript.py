@@ -26,7 +26,7 @@ def _models(
     return ScriptedModels(transcriber), transcriber
 
 
-def _write_wav(path: Path, seconds: float = 1.0) -> Path:
+def _write_wav_and_count_samples(path: Path, seconds: float = 1.0) -> Path:
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -60,7 +60,7 @@ async def test_stores_what_is_said_with_who_heard_it(own_database_url: str, tmp_
 
     models, transcriber = _models(meanwhile=look)
     async with make_context(own_database_url, tmp_path, models=models, transcription_model="parakeet") as context:
-        wav = _write_wav(context.folder / AUDIO_NAME)
+        wav = _write_wav_and_count_samples(context.folder / AUDIO_NAME)
         assert await transcript.skip_reason(context) is None
         result = await transcript.run_stage(context)
         stored = await _read(context)
@@ -88,7 +88,7 @@ async def test_the_result_says_which_speech_was_dropped(own_database_url: str, t
     answer = transcribed(("Hello", 0.0, 0.4), dropped=[(12.0, 20.0), (20.5, 24.2), (3725.0, 3731.0)])
     models, _ = _models(answer)
     async with make_context(own_database_url, tmp_path, models=models) as context:
-        _write_wav(context.folder / AUDIO_NAME)
+        _write_wav_and_count_samples(context.folder / AUDIO_NAME)
         result = await transcript.run_stage(context)
     assert result["reason"] == result["dropped_speech"]
     assert result["reason"] == (
@@ -122,7 +122,7 @@ async def test_audio_that_an_earlier_run_stored_is_used(own_database_url: str, t
     models, transcriber = _models()
     async with make_context(own_database_url, tmp_path, models=models) as context:
         key = f"{audio_folder_key(context.run.video)}/audio.wav"
-        stored = await context.storage.put(key, _write_wav(tmp_path / "audio.wav"))
+        stored = await context.storage.put(key, _write_wav_and_count_samples(tmp_path / "audio.wav"))
         await transcript.run_stage(context)
     assert transcriber.asked[0].path.as_uri() == stored.url
     assert transcriber.links == [None]
@@ -132,7 +132,7 @@ async def test_audio_in_a_bucket_is_fetched_and_has_a_link(own_database_url: str
     models, transcriber = _models()
     settings = {"storage_url": f"gs://{bucket}/media"}
     async with make_context(own_database_url, tmp_path, models=models, settings=settings) as context:
-        wav = _write_wav(tmp_path / "audio.wav")
+        wav = _write_wav_and_count_samples(tmp_path / "audio.wav")
         await context.storage.put(f"{audio_folder_key(context.run.video)}/audio.wav", wav)
         await transcript.run_stage(context)
         assert transcriber.asked[0].path == context.folder / AUDIO_NAME
@@ -149,7 +149,9 @@ async def test_audio_in_a_folder_has_the_address_of_this_server_unless_keys_clos
         models, transcriber = _models()
         settings = {"public_url": "https://videos.example/", "api_keys": api_keys}
         async with make_context(own_database_url, tmp_path, models=models, settings=settings, video=video) as context:
-            await context.storage.put(f"{audio_folder_key('a talk')}/audio.wav", _write_wav(tmp_path / "audio.wav"))
+            await context.storage.put(
+                f"{audio_folder_key('a talk')}/audio.wav", _write_wav_and_count_samples(tmp_path / "audio.wav")
+            )
             if api_keys:
                 with pytest.raises(StageFailed, match="closed to it where API_KEYS is set"):
                     await transcript.run_stage(context)
@@ -162,7 +164,7 @@ async def test_audio_in_a_folder_has_the_address_of_this_server_unless_keys_clos
 async def test_silence_is_a_transcript_without_words(own_database_url: str, tmp_path: Path) -> None:
     models, _ = _models(transcribed(language=""))
     async with make_context(own_database_url, tmp_path, models=models) as context:
-        _write_wav(context.folder / AUDIO_NAME)
+        _write_wav_and_count_samples(context.folder / AUDIO_NAME)
         result = await transcript.run_stage(context)
         stored = await _read(context)
     assert (result["words"], result["language"]) == (0, "und")
@@ -176,7 +178,7 @@ async def test_what_the_database_cannot_hold_is_taken_out(own_database_url: str,
     )
     models, _ = _models(answer)
     async with make_context(own_database_url, tmp_path, models=models) as context:
-        _write_wav(context.folder / AUDIO_NAME)
+        _write_wav_and_count_samples(context.folder / AUDIO_NAME)
         await transcript.run_stage(context)
         stored = await _read(context)
     assert stored is not None
@@ -187,7 +189,7 @@ async def test_what_the_database_cannot_hold_is_taken_out(own_database_url: str,
 async def test_a_word_a_little_past_the_end_is_brought_back(own_database_url: str, tmp_path: Path) -> None:
     models, _ = _models(transcribed(("late", 0.9, 1.3)))
     async with make_context(own_database_url, tmp_path, models=models) as context:
-        _write_wav(context.folder / AUDIO_NAME)
+        _write_wav_and_count_samples(context.folder / AUDIO_NAME)
         await transcript.run_stage(context)
         stored = await _read(context)
     assert stored is not None
@@ -211,7 +213,7 @@ async def test_times_that_cannot_be_fail_the_stage_and_the_answer_is_kept(
 ) -> None:
     models, _ = _models(answer)
     async with make_context(own_database_url, tmp_path, models=models) as context:
-        _write_wav(context.folder / AUDIO_NAME)
+        _write_wav_and_count_samples(context.folder / AUDIO_NAME)
         with pytest.raises(ModelAnswerInvalid, match=problem):
             await transcript.run_stage(context)
         assert await _read(context) is None
@@ -221,7 +223,7 @@ async def test_times_that_cannot_be_fail_the_stage_and_the_answer_is_kept(
 async def test_an_answer_that_the_transcriber_refuses_is_kept_too(own_database_url: str, tmp_path: Path) -> None:
     models, _ = _models(ModelAnswerInvalid("The service answered no JSON", "<html>\0\ud83d"))
     async with make_context(own_database_url, tmp_path, models=models) as context:
-        _write_wav(context.folder / AUDIO_NAME)
+        _write_wav_and_count_samples(context.folder / AUDIO_NAME)
         with pytest.raises(ModelAnswerInvalid, match="no JSON"):
             await transcript.run_stage(context)
         assert await _raw_answer(context) == "<html>"
@@ -230,7 +232,7 @@ async def test_an_answer_that_the_transcriber_refuses_is_kept_too(own_database_u
 async def test_of_two_transcripts_the_first_one_stays(own_database_url: str, tmp_path: Path) -> None:
     models, transcriber = _models()
     async with make_context(own_database_url, tmp_path, models=models) as context:
-        _write_wav(context.folder / AUDIO_NAME)
+        _write_wav_and_count_samples(context.folder / AUDIO_NAME)
 
         async def another() -> None:
             async with context.database.connect() as conn:
@@ -247,7 +249,7 @@ async def test_of_two_transcripts_the_first_one_stays(own_database_url: str, tmp
 async def test_a_video_that_is_deleted_meanwhile_ends_the_stage(own_database_url: str, tmp_path: Path) -> None:
     models, transcriber = _models()
     async with make_context(own_database_url, tmp_path, models=models) as context:
-        _write_wav(context.folder / AUDIO_NAME)
+        _write_wav_and_count_samples(context.folder / AUDIO_NAME)
 
         async def delete() -> None:
             async with context.database.connect() as conn:
@@ -261,7 +263,7 @@ async def test_a_video_that_is_deleted_meanwhile_ends_the_stage(own_database_url
 async def test_a_worker_that_lost_its_run_writes_nothing(own_database_url: str, tmp_path: Path) -> None:
     models, transcriber = _models()
     async with make_context(own_database_url, tmp_path, models=models) as context:
-        _write_wav(context.folder / AUDIO_NAME)
+        _write_wav_and_count_samples(context.folder / AUDIO_NAME)
         transcriber.meanwhile = lambda: take_over(context)
         with pytest.raises(RunLost):
             await transcript.run_stage(context)

@@ -112,7 +112,7 @@ async def test_a_video_that_browsers_do_not_play_gets_a_copy(
     codecs: tuple[str | None, str],
 ) -> None:
     video = await library.add(name, video_codec, audio_codec, container)
-    await library.worker().make_waiting_copies()
+    await library.worker().process_waiting_files()
     played = await library.played()
     assert (played.video_codec, played.audio_codec) == codecs
     assert played.format == ("mp4" if video_codec else "m4a")
@@ -138,7 +138,7 @@ async def test_a_video_that_browsers_play_gets_none(
     library: Library, name: str, video_codec: str | None, audio_codec: str, container: str
 ) -> None:
     await library.add(name, video_codec, audio_codec, container)
-    await library.worker().make_waiting_copies()
+    await library.worker().process_waiting_files()
     assert await library.status() == ("unneeded", None)
     assert await library.copies() == []
 
@@ -155,7 +155,7 @@ async def test_a_video_that_was_cut_off_gets_a_copy_of_the_right_duration(
     async with library.database.connect() as conn:
         video = await make_video(conn, identifier="talk", cloud_url=path.as_uri(), audio_codec=audio_codec)
         await PlayableCopyRepository(conn).store_early_end(video.id, path.as_uri(), 12.0)
-    await library.worker().make_waiting_copies()
+    await library.worker().process_waiting_files()
     assert await library.status() == ("ready", None)
     played = await library.played()
     assert played.duration_seconds == pytest.approx(left, abs=0.25)
@@ -171,7 +171,7 @@ async def test_a_copy_that_cannot_be_written_waits_longer_each_time_and_is_given
     for _ in range(8):
         async with library.database.connect() as conn:
             await conn.execute("UPDATE library.video_files SET due_at = NULL")
-        await library.worker().make_waiting_copies()
+        await library.worker().process_waiting_files()
         async with library.database.connect() as conn:
             cursor = await conn.execute("SELECT due_at - now() AT TIME ZONE 'utc' FROM library.video_files")
             ((pause,),) = await cursor.fetchall()
@@ -197,7 +197,7 @@ async def test_a_copy_that_another_worker_has_stored_meanwhile_stays(
         await library.storage.put("playable/talk/other.mp4", path_from_url(video.cloud_url))
 
     monkeypatch.setattr(worker, "_store_file_status", finish_and_store_another)
-    await worker.make_waiting_copies()
+    await worker.process_waiting_files()
     assert [url.endswith("/other.mp4") for url in sorted(await library.copies())] == [False, True]
 
 
@@ -215,13 +215,13 @@ async def test_what_dead_workers_have_left_of_deleted_videos_goes_with_the_next_
     (folder / "999-dead").mkdir(parents=True)
     (folder / f"{other.id}-alive").mkdir()
     await library.add("talk.avi", "mpeg4", "libmp3lame", "avi")
-    await library.worker().make_waiting_copies()
+    await library.worker().process_waiting_files()
     assert [path.name for path in folder.iterdir()] == [f"{other.id}-alive"]
 
 
 async def test_workers_at_once_make_one_copy(library: Library) -> None:
     await library.add("talk.avi", "mpeg4", "libmp3lame", "avi")
-    await asyncio.gather(*(library.worker(f"worker-{number}").make_waiting_copies() for number in range(6)))
+    await asyncio.gather(*(library.worker(f"worker-{number}").process_waiting_files() for number in range(6)))
     assert await library.status() == ("ready", None)
     assert len(await library.copies()) == 1
 
@@ -232,10 +232,10 @@ async def test_a_copy_whose_worker_died_is_made_by_another(library: Library) -> 
     died = library.worker("died")
     assert await died._claim_video_file() is not None
     other = library.worker("other")
-    await other.make_waiting_copies()
+    await other.process_waiting_files()
     assert await library.status() == ("inspecting", None)
     await library.miss()
-    await other.make_waiting_copies()
+    await other.process_waiting_files()
     assert await library.status() == ("ready", None)
     (copy,) = await library.copies()
     assert not copy.endswith("left.mp4")
@@ -249,7 +249,7 @@ async def test_a_file_on_which_workers_die_is_given_up_and_named_once(
         assert await library.worker(f"died-{number}")._claim_video_file() is not None
         await library.miss()
     for _ in range(2):
-        await library.worker().make_waiting_copies()
+        await library.worker().process_waiting_files()
     reason = "The worker died 3 times while it made a playable copy"
     assert await library.status() == ("failed", reason)
     assert [message for message in caplog.messages if "playable" in message] == [
@@ -261,20 +261,20 @@ async def test_a_damaged_file_fails_once(library: Library, caplog: pytest.LogCap
     video = await library.add("talk.avi", "mpeg4", "libmp3lame", "avi")
     path_from_url(video.cloud_url).write_bytes(b"\0" * 5000)
     for _ in range(2):
-        await library.worker().make_waiting_copies()
+        await library.worker().process_waiting_files()
     assert await library.status() == ("failed", "No playable copy can be made: the file is damaged")
     assert sum("playable" in message for message in caplog.messages) == 1
 
 
 async def test_another_file_of_the_video_gets_another_copy(library: Library) -> None:
     video = await library.add("talk.avi", "mpeg4", "libmp3lame", "avi")
-    await library.worker().make_waiting_copies()
+    await library.worker().process_waiting_files()
     (first,) = await library.copies()
     other = await asyncio.to_thread(make_movie, library.folder / "library" / "other.mkv", 2.0, "libx264", "ac3")
     async with library.database.connect() as conn:
         await VideoRepository(conn).update(video.id, cloud_url=other.as_uri())
         assert (await MediaUrlRepository(conn).get_video_file_urls(["talk"]))["talk"] == (other.as_uri(),)
-    await library.worker().make_waiting_copies()
+    await library.worker().process_waiting_files()
     (second,) = await library.copies()
     assert first != second
     assert (await library.played()).duration_seconds == pytest.approx(2.0, abs=0.1)
@@ -287,7 +287,7 @@ async def making_slowly(library: Library, monkeypatch: pytest.MonkeyPatch) -> As
     video = await library.add("talk.avi", "mpeg4", None, "avi")
     copy = playable_copy.PlayableCopyPlan(100_000.0, False, False, False)
     monkeypatch.setattr("app.worker.playables.plan_playable_copy", lambda *_: copy)
-    task = asyncio.create_task(library.worker().make_waiting_copies())
+    task = asyncio.create_task(library.worker().process_waiting_files())
     async with asyncio.timeout(60):
         while await library.status() != ("making", None):  # noqa: ASYNC110  the database rings for nobody
             await asyncio.sleep(0.05)
@@ -320,5 +320,5 @@ async def test_a_worker_that_ends_leaves_the_copy_to_the_next(
             await task
     assert await library.status() == ("waiting", None)
     monkeypatch.undo()
-    await library.worker("next").make_waiting_copies()
+    await library.worker("next").process_waiting_files()
     assert await library.status() == ("ready", None)

@@ -90,20 +90,20 @@ def _read_weight_parts(package: ModelPackage) -> bytes:
             while piece := file.read(_CHUNK_BYTES):
                 digest.update(piece)
                 pieces.append(piece)
-    _require_sha256(package, "file of weights", digest.hexdigest(), package.sha256)
+    _require_published_sha256(package, "file of weights", digest.hexdigest(), package.sha256)
     return b"".join(pieces)
 
 
 def _read_verified_file(weights: ModelPackage, name: str, sha256: str) -> bytes:
     data = _locate_packaged_file(weights, *weights.folder, name).read_bytes()
-    _require_sha256(weights, name, hashlib.sha256(data).hexdigest(), sha256)
+    _require_published_sha256(weights, name, hashlib.sha256(data).hexdigest(), sha256)
     return data
 
 
-def _require_sha256(weights: ModelPackage, what: str, sha256: str, published: str) -> None:
-    if sha256 != published:
+def _require_published_sha256(package: ModelPackage, file_description: str, actual: str, published: str) -> None:
+    if actual != published:
         raise ModelMissing(
-            f"The {what} of the local model {weights.name} is not what was published; "
+            f"The {file_description} of the local model {package.name} is not what was published; "
             f"get it again with: {INSTALL_COMMAND} --force-reinstall"
         )
 

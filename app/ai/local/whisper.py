@@ -172,7 +172,7 @@ def _read_audio_chunks(wav_path: Path) -> Generator[tuple[float, Samples]]:
     start, rest = 0, np.empty(0, np.float32)
     for block in _read_wav_blocks(wav_path):
         audio = np.concatenate((rest, block))
-        cut = _find_cut_sample(audio) if len(audio) >= _CHUNK_SECONDS * SAMPLE_RATE else 0
+        cut = _find_quiet_cut_sample(audio) if len(audio) >= _CHUNK_SECONDS * SAMPLE_RATE else 0
         if cut:
             yield start / SAMPLE_RATE, audio[:cut]
         start, rest = start + cut, audio[cut:]
@@ -191,6 +191,6 @@ def _read_wav_blocks(wav_path: Path) -> Iterator[Samples]:
         raise StageFailed("The audio is not a WAV file that can be read") from None
 
 
-def _find_cut_sample(audio: Samples) -> int:
+def _find_quiet_cut_sample(audio: Samples) -> int:
     first = max(len(audio) - _CUT_SECONDS * SAMPLE_RATE, 0)
     return first + find_quietest_sample_index(audio[first:])

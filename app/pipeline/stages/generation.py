@@ -21,8 +21,8 @@ from app.pipeline.context import RunContext
 from app.pipeline.files import AUDIO_NAME, find_local_path, get_local_audio
 from app.pipeline.model_answers import (
     ModelAnswerKey,
-    describe_usage,
     find_earlier_found_moments,
+    serialize_model_usage,
     store_found_moments,
     store_generation_config,
     store_raw_answer_if_invalid,
@@ -74,7 +74,7 @@ async def skip_reason(context: RunContext) -> str | None:
 
 async def run_stage(context: RunContext) -> Mapping[str, Any]:
     """Find the moments of the video with a model, and return their number, the model and its usage."""
-    inputs = await _read_generation_inputs(context)
+    inputs = await _read_inputs_for_finding_moments(context)
     if inputs.found_before is not None:  # by a worker that died before it recorded the stage as completed
         return {"moments": inputs.found_before}
     finder = await context.models.get_finder(context.run.request.generation_model)
@@ -96,7 +96,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
     return _make_generation_result(found, replaced, _explain_too_few_moments(replaced.added, finder, request))
 
 
-async def _read_generation_inputs(context: RunContext) -> _GenerationInputs:
+async def _read_inputs_for_finding_moments(context: RunContext) -> _GenerationInputs:
     async with context.database.connect() as conn:
         run, video, transcript = await get_run_video_and_transcript(conn, context.run)
     return _GenerationInputs(video, transcript, run.total_moments_generated)
@@ -250,7 +250,7 @@ def _make_generation_result(
         "moments": counts.added,
         "replaced": counts.deleted,
         "model": strip_unstorable(found.model),
-        "usage": describe_usage(found.usage),
+        "usage": serialize_model_usage(found.usage),
     }
     if counts.left_out:
         result["overlapping"] = counts.left_out

@@ -15,7 +15,7 @@ from app.models import Moment, Transcript
 from app.models.stages import RunType, Stage
 from app.pipeline.context import RunContext
 from app.pipeline.failures import unwrap_first_error
-from app.pipeline.model_answers import describe_usage
+from app.pipeline.model_answers import serialize_model_usage
 from app.pipeline.moment_refiner import (
     MomentRefiner,
     RefinementResult,
@@ -34,7 +34,7 @@ _RESERVED_IDS_KEY = "ids"  # of the stage's result: the id reserved for the refi
 
 @dataclass(frozen=True, slots=True)
 class _RefinementInputs:
-    """The moments to refine; `done` were refined before in this run, `unchanged` of them to the times they had."""
+    """Transcript, duration and moments to refine; `done` were refined before, `unchanged` of them to equal times."""
 
     transcript: Transcript
     duration_seconds: float
@@ -189,7 +189,7 @@ def _make_refinement_result(counts: _RefinementCounts) -> Mapping[str, Any]:
         "failed": counts.failed,
         "video_included": counts.with_clip,
         "model": ", ".join(sorted(counts.models)),
-        "usage": describe_usage(counts.usage),
+        "usage": serialize_model_usage(counts.usage),
     }
     if counts.unchanged:
         result["unchanged"] = counts.unchanged

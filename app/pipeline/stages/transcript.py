@@ -17,7 +17,7 @@ from app.core.text import format_clock_time, strip_unstorable
 from app.media.audio import wav_duration
 from app.pipeline.context import RunContext
 from app.pipeline.files import get_local_audio
-from app.pipeline.model_answers import describe_usage, store_raw_answer_if_invalid
+from app.pipeline.model_answers import serialize_model_usage, store_raw_answer_if_invalid
 from app.repositories import TranscriptRepository
 from app.repositories.contents import VideoContentsRepository
 from app.repositories.transcripts import NewTranscript
@@ -54,7 +54,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
         "language": row["language"],
         "words": row["number_of_words"],
         "segments": row["number_of_segments"],
-        "usage": describe_usage(transcribed.usage),
+        "usage": serialize_model_usage(transcribed.usage),
         **_make_reason_of_transcript_result(transcribed, is_first),
     }
 
@@ -64,11 +64,11 @@ def _make_reason_of_transcript_result(transcribed: TranscriptionResult, is_first
         return {"reason": "Another transcript was there first and is kept"}
     if not transcribed.dropped:
         return {}
-    dropped = _describe_dropped_speech(transcribed.dropped)
+    dropped = _make_dropped_speech_sentence(transcribed.dropped)
     return {"dropped_speech": dropped, "reason": dropped}
 
 
-def _describe_dropped_speech(spans: Sequence[tuple[float, float]]) -> str:
+def _make_dropped_speech_sentence(spans: Sequence[tuple[float, float]]) -> str:
     merged: list[tuple[float, float]] = []
     for start, end in sorted(spans):
         if merged and start - merged[-1][1] < _TOLERANCE_SECONDS:
