@@ -53,9 +53,36 @@ def pytest_configure() -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 
+# What takes long comes first, so that no process is left alone with it at the end: an outage of 90 seconds, then the
+# folders whose tests start servers, in the order of the seconds that they take.
+_LONG_TESTS = (
+    "faults/test_fleets",
+    "end_to_end",
+    "faults",
+    "cli",
+    "api/test_requests_at_once",
+    "api/test_schemathesis",
+    "ai/local",
+    "worker",
+    "embedded",
+    "browser",
+    "importer",
+    "api",
+    "media",
+    "pipeline",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with an outage of 90 seconds, so that the other processes need not wait for its end."""
-    items.sort(key=lambda item: item.path.name != "test_fleets.py")
+    """Give the tests of a module, which share fixtures, to one process."""
+    items.sort(key=_place_in_order)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.path.as_posix()))
+
+
+def _place_in_order(item: pytest.Item) -> int:
+    path = item.path.relative_to(_ROOT / "tests").as_posix()
+    return next((place for place, start in enumerate(_LONG_TESTS) if path.startswith(start)), len(_LONG_TESTS))
 
 
 def pytest_collection_finish() -> None:

@@ -48,7 +48,10 @@ def measured(site: Site, **settings: Any) -> Iterator[tuple[WorkerProcess, str]]
 async def read_counts(address: str, metric: str) -> dict[str, float]:
     """Return a metric's values by the kind of work."""
     async with httpx.AsyncClient() as client:
-        text = (await client.get(f"http://{address}/metrics")).text
+        try:
+            text = (await client.get(f"http://{address}/metrics")).text
+        except httpx.ConnectError:  # it is served from another thread, which may not have begun
+            text = ""
     pattern = rf'^{metric}{{task_name="videomoments\.(\w+)"}} ([0-9.]+)$'
     return {kind: float(value) for kind, value in re.findall(pattern, text, re.M)}
 
