@@ -16,7 +16,7 @@ import: .venv/.server  ## bring in a library of the previous backend: make impor
 	@exec $(BIN)/python -m app import "$(DIR)" $(OPTIONS)
 
 test: .venv/.tests  ## run the tests, on servers of their own
-	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses 6 --dist loadgroup --no-loadscope-reorder --durations 20 $(OPTIONS)
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses 6 --dist loadfile --no-loadscope-reorder --durations 20 $(OPTIONS)
 
 lint: .venv/.tools  ## check the style
 	$(BIN)/ruff check .

@@ -73,12 +73,8 @@ _LONG_TESTS = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the tests of a module, which share fixtures, to one process, before the plugin reads who is given what."""
     items.sort(key=_place_in_order)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.as_posix()))
 
 
 def _place_in_order(item: pytest.Item) -> int:
