@@ -54,7 +54,7 @@ async def test_what_was_uploaded_to_a_bucket_is_deleted_there(
         assert video.cloud_url.startswith("gs://")
         await make_clip(conn, await make_moment(conn, video_id=video.id), cloud_url=clip.url)
 
-    async with Redis.from_url(redis_url) as redis:
+    async with Redis.from_url(redis_url, decode_responses=True) as redis:
         skips = DeletionOptions(skip_gcs_clips=True, skip_gcs_audio=True)
         kept = await delete_video(database, storage, redis, "talk", skips)
         deletion = await delete_video(database, storage, redis, "talk", DeletionOptions())
