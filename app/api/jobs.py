@@ -64,7 +64,7 @@ JobStatusReaderDep = Annotated[JobStatusReader, Depends(get_job_status_reader)]
 
 @router.get("/audio-extraction-status", response_model=DetailedJobStatusAnswer | JobStatusAnswer)
 async def get_audio_status(resources: ResourcesDep, video_id: VideoId, statuses: JobStatusReaderDep) -> Response:
-    """The status of audio extraction; completed where the audio exists."""
+    """The status of audio extraction: of an active or just ended job; without one, completed where the audio exists."""
     status = await statuses.get_audio_status(video_id)
     if status.state is JobState.COMPLETED:  # the client may load the list of videos next
         resources.audio.mark_outdated(video_id)

@@ -32,8 +32,10 @@ _LONGEST_DERIVED_IDENTIFIER = 50
 _RESERVED_IN_URLS = frozenset("/\\?#%")  # browsers turn a backslash into a slash
 # Bytes of compressed transcripts kept per process: about 1,300 of 3,000 words each.
 _CACHE_BYTES = 64 * 1024 * 1024
-# Videos in the pages kept per process, at about 800 bytes each; the whole list is kept beside them.
-_MAX_CACHED_VIDEOS = 50_000
+# Size of the pages kept per process, in videos of about 600 bytes: 24 MB. A page costs as much as seven videos beside
+# its own. The whole list is kept beside the pages, whatever its size.
+_MAX_CACHED_VIDEOS = 40_000
+_PAGE_COST_IN_VIDEOS = 7
 # A transcript of 3,000 words, 283 kB of JSON, takes 0.40 ms at this level and becomes 67 kB; level 2 saves 1 % of the
 # bytes and takes a tenth longer.
 _COMPRESSION_LEVEL = 1
@@ -139,7 +141,7 @@ class VideoListCache:
         self._current = BatchLoader(open_connection, self._load_current_lists, settings)
         self._whole_list: _ListedVideos | None = None
         self._pages: LRUCache[VideoListQuery, _ListedVideos] = LRUCache(
-            _MAX_CACHED_VIDEOS, getsizeof=lambda listed: len(listed.cards)
+            _MAX_CACHED_VIDEOS, getsizeof=lambda listed: len(listed.cards) + _PAGE_COST_IN_VIDEOS
         )
 
     async def get_document(
@@ -165,7 +167,7 @@ class VideoListCache:
         version = await videos.get_list_version() if any(lists.values()) else None
         current: dict[VideoListQuery, _ListedVideos] = {}
         for query, listed in lists.items():
-            if listed is None or version is None or listed.version != version:
+            if listed is None or listed.version != version:
                 listed = _ListedVideos(*await videos.list_cards(query.limit, query.after))
                 self._keep(query, listed)
             current[query] = listed
@@ -175,9 +177,11 @@ class VideoListCache:
         return self._pages.get(query) if any(query) else self._whole_list
 
     def _keep(self, query: VideoListQuery, listed: _ListedVideos) -> None:
+        if listed.version is None:  # of no videos, or in a transaction that has written
+            return
         if not any(query):
             self._whole_list = listed
-        elif len(listed.cards) <= _MAX_CACHED_VIDEOS:
+        elif len(listed.cards) + _PAGE_COST_IN_VIDEOS <= _MAX_CACHED_VIDEOS:
             self._pages[query] = listed
 
 

@@ -326,14 +326,31 @@ async def test_a_cursor_that_no_identifier_can_be_fails_alone(own_client: AsyncC
     assert [answer.status_code for answer in answers] == [200, 422, 200]
 
 
+@pytest.fixture
+def _room_for_two_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.services.videos._MAX_CACHED_VIDEOS", 2 * 8)  # each of one video
+
+
+@pytest.mark.usefixtures("_room_for_two_pages")
 async def test_pages_that_were_not_asked_for_lately_are_forgotten(
-    own_client: AsyncClient, library: Connection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    own_client: AsyncClient, library: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = own_client._transport.app  # type: ignore[attr-defined]
-    monkeypatch.setattr(app.state.resources.video_list._pages, "_Cache__maxsize", 2)
-    pages: list[dict[str, str | int]] = [{"limit": 1}, {"limit": 1, "cursor": "linked"}, {"limit": 1, "cursor": "m"}]
+    pages: list[dict[str, str | int]] = [{"limit": 1}, {"limit": 1, "cursor": "linked"}, {"limit": 1, "cursor": "v"}]
     for query in pages:
         await own_client.get("/api/videos", params=query)
-    with caplog.at_level(logging.INFO, logger="app.database.statements"):
-        await own_client.get("/api/videos", params=pages[0])
-    assert any(_LIST_QUERY in record.getMessage() for record in caplog.records)
+    reads: list[bool] = []
+    for query in reversed(pages):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, logger="app.database.statements"):
+            await own_client.get("/api/videos", params=query)
+        reads.append(any(_LIST_QUERY in record.getMessage() for record in caplog.records))
+    assert reads == [False, False, True]
+
+
+async def test_pages_without_videos_take_no_room(own_settings: Settings, library: Connection) -> None:
+    app = create_app(own_settings)
+    async with app.router.lifespan_context(app), open_client(app) as client:
+        for number in range(3):
+            answer = await client.get("/api/videos", params={"limit": 5, "cursor": f"z{number}"})
+            assert (answer.status_code, answer.json()) == (200, [])
+        assert not app.state.resources.video_list._pages

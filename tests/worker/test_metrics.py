@@ -50,7 +50,7 @@ async def read_counts(address: str, metric: str) -> dict[str, float]:
     async with httpx.AsyncClient() as client:
         try:
             text = (await client.get(f"http://{address}/metrics")).text
-        except httpx.ConnectError:  # it is served from another thread, which may not have begun
+        except httpx.ConnectError:  # a worker is ready before its receiver has started, which serves them
             text = ""
     pattern = rf'^{metric}{{task_name="videomoments\.(\w+)"}} ([0-9.]+)$'
     return {kind: float(value) for kind, value in re.findall(pattern, text, re.M)}
