@@ -183,13 +183,13 @@ class CallbackRepository(Repository):
             SET callback_attempts = callback_attempts + 1,
                 callback_due_at = now() AT TIME ZONE 'utc' + make_interval(secs => %(lease_seconds)s)
             FROM pipeline_history AS history JOIN videos ON videos.id = history.video_id
-            WHERE history.id = runs.run_id AND runs.run_id IN (
+            WHERE history.id = runs.run_id AND runs.run_id = ANY (ARRAY(
                 SELECT run_id FROM pipeline.runs
                 WHERE callback_due_at <= now() AT TIME ZONE 'utc'
                 ORDER BY callback_due_at
                 LIMIT %(limit)s
                 FOR NO KEY UPDATE SKIP LOCKED
-            )
+            ))  -- an array is read once, before the rows; a subquery of IN may be read for each
             RETURNING run_id, request ->> 'callback_url', callback_attempts, history.identifier, videos.identifier,
                       pipeline_type, status, error_stage, error_message, started_at, completed_at,
                       total_moments_generated, total_clips_created

@@ -195,7 +195,7 @@ class StageQueueRepository(Repository):
             """
             UPDATE pipeline.runs SET notified_at = now() AT TIME ZONE 'utc'
             FROM pipeline_history AS history
-            WHERE history.id = runs.run_id AND history.status = 'running' AND runs.run_id IN (
+            WHERE history.id = runs.run_id AND history.status = 'running' AND runs.run_id = ANY (ARRAY(
                 SELECT waiting.run_id
                 FROM pipeline_history JOIN pipeline.runs AS waiting ON waiting.run_id = pipeline_history.id
                 WHERE status = 'running' AND stage = ANY(%(stages)s)
@@ -207,7 +207,7 @@ class StageQueueRepository(Repository):
                 ORDER BY notified_at NULLS FIRST, waiting.run_id
                 LIMIT %(limit)s
                 FOR NO KEY UPDATE OF waiting SKIP LOCKED
-            )
+            ))  -- an array is read once, before the rows; a subquery of IN may be read for each
             RETURNING history.identifier, stage
             """,
             {
