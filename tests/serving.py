@@ -1,12 +1,9 @@
 """A server as a process of its own, for what only shows on a real socket: clients that go away, kills, browsers."""
 
 import atexit
-import os
 import random
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,9 +12,8 @@ from typing import Any
 
 import httpx
 
-from app.core.config import Settings
+from tests.programs import Program
 
-_ROOT = Path(__file__).resolve().parents[1]
 _READY_SECONDS = 120.0
 _OPTIONS = ("--http", "app.api.http_protocol:LimitedProtocol", "--no-access-log")
 
@@ -29,17 +25,8 @@ class ServerProcess:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = folder / f"server-{self.port}.log"
-        ours = {name.upper() for name in Settings.model_fields}
-        environment = {name: value for name, value in os.environ.items() if name not in ours}
-        environment |= {name.upper(): str(value) for name, value in settings.items()}
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "uvicorn", "app.main:app", *_OPTIONS, "--port", str(self.port)],
-                cwd=folder,
-                env=environment | {"PYTHONPATH": str(_ROOT)},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        arguments = ("app.main:app", *_OPTIONS, "--port", str(self.port))
+        self.process = Program("uvicorn", *arguments, folder=folder, log=self._log, settings=settings)
 
     @property
     def output(self) -> str:
@@ -57,11 +44,6 @@ class ServerProcess:
                 pass
             time.sleep(0.05)
 
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        self.process.kill()
-        self.process.wait(60)
-
 
 @contextmanager
 def serving(folder: Path, **settings: Any) -> Iterator[ServerProcess]:
@@ -75,8 +57,8 @@ def serving(folder: Path, **settings: Any) -> Iterator[ServerProcess]:
             server.process.send_signal(signal.SIGTERM)
             try:
                 server.process.wait(60)
-            except subprocess.TimeoutExpired:
-                server.kill()
+            except TimeoutError:
+                server.process.kill()
 
 
 def free_port() -> int:

@@ -107,7 +107,7 @@ def test_a_server_that_is_killed_leaves_what_the_next_one_sweeps(
 ) -> None:
     with start(tmp_path, media, own_database_url, redis_url) as server, begin_upload(server, movie + bytes(MB)):
         eventually(lambda: arrived(media) > MB)
-        server.kill()
+        server.process.kill()
     (left,) = files_in(media)
     an_hour_ago = time.time() - 3600
     os.utime(left, (an_hour_ago, an_hour_ago))

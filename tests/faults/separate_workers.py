@@ -1,9 +1,6 @@
 """A server and workers for different kinds of work, each with a data folder of its own, over one store."""
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -13,12 +10,12 @@ from typing import Any
 
 import psycopg
 
-from app.core.config import Settings
 from app.embedded import EmbeddedValkey
 from app.models.stages import STAGE_TABLE, Stage, WorkKind
 from tests.ai.model_server import ModelServer, Received, Reply
 from tests.end_to_end.frontend import Answer, Frontend
 from tests.media.movies import make_movie
+from tests.programs import Program
 from tests.serving import serving
 from tests.sites import Site, ranging
 
@@ -28,7 +25,6 @@ STAGES_OF = {
     kinds: tuple(stage for stage, row in STAGE_TABLE.items() if row.kind in kinds.split(","))
     for kinds in (MEDIA, SPEECH, MODELS)
 }
-_ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE_SECONDS = 120.0
 _VIDEO_SECONDS = 30
 _WORDS = [{"word": f"word{second}", "start": second, "end": second + 0.8} for second in range(_VIDEO_SECONDS - 1)]
@@ -37,24 +33,16 @@ _FOUND = [{"start_time": 2, "end_time": 12.8, "title": "One"}, {"start_time": 15
 _REFINED = {"start_time": 4, "end_time": 10.8}
 
 
-class KindWorker:
+class KindWorker(Program):
     """`python -m app worker --stages KINDS` with a data folder of its own, which is empty at first."""
 
     def __init__(self, kinds: str, folder: Path, settings: Mapping[str, Any]) -> None:
         self.kinds = kinds
         folder.mkdir()
-        ours = {name.upper() for name in Settings.model_fields}
-        environment = {name: value for name, value in os.environ.items() if name not in ours}
-        environment |= {name.upper(): str(value) for name, value in settings.items()}
         self._log = folder / "log"
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "app", "worker", "--stages", kinds, "--concurrency", "2"],
-                cwd=folder,
-                env=environment | {"DATA_DIR": str(folder / "data"), "PYTHONPATH": str(_ROOT)},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        arguments = ("worker", "--stages", kinds, "--concurrency", "2")
+        values = {**settings, "data_dir": folder / "data"}
+        super().__init__("app", *arguments, folder=folder, log=self._log, settings=values)
 
     @property
     def log(self) -> str:
@@ -64,11 +52,6 @@ class KindWorker:
         """Return the stages that it has completed, by its log."""
         lines = [json.loads(line) for line in self.log.splitlines()]
         return [Stage(line["stage"]) for line in lines if line.get("status") == "completed" and "stage" in line]
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        self.process.kill()
-        self.process.wait(60)
 
 
 class SeparateWorkers:
@@ -130,7 +113,7 @@ class SeparateWorkers:
                 SET heartbeat_at = heartbeat_at - interval '1 hour', notified_at = notified_at - interval '1 hour'
                 WHERE owner LIKE %s
                 """,
-                (f"%-{killed.process.pid}-%",),
+                (f"%-{killed.pid}-%",),
             )
 
     def count_completed(self) -> Counter[tuple[str, Stage]]:

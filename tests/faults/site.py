@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -27,8 +25,8 @@ from app.worker.worker import Worker
 from tests.factories import make_video
 from tests.faults.stages import RESULTS, STEADY, make_stages, read_journal
 from tests.pipeline.contexts import NoModels, open_database
+from tests.programs import Program
 
-_ROOT = Path(__file__).resolve().parents[2]
 # Long, for machines that do much else: only what fails waits for so long.
 _PATIENCE_SECONDS = 120.0
 # A look takes as much of a processor as a stage of the tests.
@@ -247,43 +245,24 @@ class Site:
         return "\n".join(path.read_text() for path in self.folder.glob("worker-*.log"))
 
 
-class WorkerProcess:
+class WorkerProcess(Program):
     """A worker in a process of its own."""
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        ours = {name.upper() for name in Settings.model_fields}
-        environment = {name: value for name, value in os.environ.items() if name not in ours}
-        environment |= {name.upper(): str(value) for name, value in settings.items()}
         self._folder = folder
         self.log = folder / f"worker-{next(_numbers)}.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.worker_process", str(folder)],
-                cwd=folder,
-                env=environment | {"PYTHONPATH": str(_ROOT)},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
+        super().__init__("tests.faults.worker_process", str(folder), folder=folder, log=self.log, settings=settings)
 
     async def ready(self) -> None:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while not (self._folder / f"{self.pid}.ready").exists():
-            assert self.process.poll() is None, self.log.read_text()
+            assert self.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             await asyncio.sleep(_POLL_SECONDS)
 
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        self.process.kill()
-        self.process.wait(60)
-
     async def left(self) -> int:
         """Wait until it has ended by itself, and return its status."""
-        return await asyncio.to_thread(self.process.wait, 60)
+        return await asyncio.to_thread(self.wait, 60)
 
 
 async def _true(value: bool) -> bool:
@@ -318,7 +297,7 @@ class WorkerPair:
             worker.kill()
 
     def _fill(self) -> None:
-        self._workers = {pid: worker for pid, worker in self._workers.items() if worker.process.poll() is None}
+        self._workers = {pid: worker for pid, worker in self._workers.items() if worker.poll() is None}
         while len(self._workers) < 2:
             worker = self.site.spawn(pipeline_concurrency=10)
             self._workers[worker.pid] = worker

@@ -181,7 +181,7 @@ async def test_a_rolling_restart_of_five_workers_does_each_stage_of_200_runs_onc
         await site.notify(*new)
         runs += new
         await site.begun(new[0], Stage.DOWNLOAD)
-        leaving.process.terminate()
+        leaving.terminate()
         workers.append(site.spawn(pipeline_concurrency=2))
         assert await leaving.left() == 0
         await workers[-1].ready()
@@ -193,7 +193,7 @@ async def test_a_rolling_restart_of_five_workers_does_each_stage_of_200_runs_onc
     assert not [name for name in consumers for left in workers[:_WORKERS] if f"-{left.pid}-" in name]
     assert all(any(f"-{worker.pid}-" in name for name in consumers) for worker in workers[_WORKERS:])
     for worker in workers[_WORKERS:]:
-        worker.process.terminate()
+        worker.terminate()
         assert await worker.left() == 0
     assert await site.consumers() == set()
     assert not [worker for worker in workers if "Traceback" in worker.log.read_text()]
@@ -206,5 +206,5 @@ async def test_a_database_that_is_away_for_90_seconds_costs_no_run_an_attempt(ou
         assert await outage.site.attempts(run) == 1
         assert await outage.site.results(run) == list(list_stages(run_type))
     for worker in outage.workers:
-        assert worker.process.poll() is None
+        assert worker.poll() is None
         assert "Traceback" not in worker.log.read_text()

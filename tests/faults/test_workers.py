@@ -61,7 +61,7 @@ async def test_a_worker_that_gets_sigterm_releases_its_run(worker_pair: WorkerPa
     hold(site.folder, Stage.CLIPS)
     run = await site.start()
     ended = await site.begun(run, Stage.CLIPS)
-    worker_pair.member(ended).process.terminate()
+    worker_pair.member(ended).terminate()
     assert await worker_pair.member(ended).left() == 0
     assert await site.begun(run, Stage.CLIPS, times=2) != ended
     let_go(site.folder, Stage.CLIPS)

@@ -110,7 +110,7 @@ async def test_the_folder_of_the_metrics_is_private_and_goes_with_its_process(si
         await worker.ready()
         (folder,) = scratch.iterdir()
         assert folder.stat().st_mode & 0o777 == 0o700
-        worker.process.send_signal(signal.SIGTERM)
+        worker.send_signal(signal.SIGTERM)
         assert await worker.left() == 0
     assert list(scratch.iterdir()) == []
 
