@@ -172,9 +172,10 @@ class PlayableCopyMaker:
                 heartbeat_task.result()
             return await working
         finally:
-            for task in (working, heartbeat_task):
-                task.cancel()
+            working.cancel()
+            heartbeat_task.cancel()
             await asyncio.gather(working, heartbeat_task, return_exceptions=True)
+            del working, heartbeat_task  # a failure refers to this frame: its tasks, and what they opened, would stay
 
     async def _send_file_heartbeats(self, file: ClaimedVideoFile, status: PlayableCopyStatus) -> None:
         while True:

@@ -2,12 +2,15 @@
 
 import asyncio
 import errno
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from app.core.config import Settings
@@ -264,6 +267,24 @@ async def test_a_damaged_file_fails_once(library: Library, caplog: pytest.LogCap
         await library.worker().process_waiting_files()
     assert await library.status() == ("failed", "No playable copy can be made: the file is damaged")
     assert sum("playable" in message for message in caplog.messages) == 1
+
+
+async def test_a_failure_leaves_no_connection_of_a_heartbeat_half_open(library: Library) -> None:
+    """PostgreSQL waits up to a minute for one, before a database can be dropped."""
+    video = await library.add("talk.avi", "mpeg4", "libmp3lame", "avi")
+    path_from_url(video.cloud_url).write_bytes(b"\0" * 5000)
+    gc.disable()
+    try:
+        before = _count_connections(library)
+        await library.worker().process_waiting_files()
+        assert _count_connections(library) == before
+    finally:
+        gc.enable()
+
+
+def _count_connections(library: Library) -> int:
+    port = urlsplit(library.settings.database_url.get_secret_value()).port
+    return sum(bool(each.raddr) and each.raddr.port == port for each in psutil.Process().net_connections("tcp"))
 
 
 async def test_another_file_of_the_video_gets_another_copy(library: Library) -> None:
