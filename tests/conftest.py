@@ -354,13 +354,13 @@ def bucket(emulator: Emulator, credentials: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture(scope="session")
 def talk(tmp_path_factory: pytest.TempPathFactory) -> Talk:
-    """A film of 100 seconds about four subjects."""
+    """A video of 100 seconds about four subjects."""
     return make_talk(tmp_path_factory.mktemp("talks") / "talk.mp4", TOPICS)
 
 
 @pytest.fixture(scope="session")
 def short_talk(tmp_path_factory: pytest.TempPathFactory) -> Talk:
-    """A film of half a minute about two subjects."""
+    """A video of half a minute about two subjects."""
     return make_talk(tmp_path_factory.mktemp("talks") / "short-talk.mp4", (BREAD[:4], MARS[:4]))
 
 

@@ -43,7 +43,7 @@ class Visit:
 
 
 class Site:
-    """`site.answers["/film.mp4"] = sending(content)`; what has no answer is 404."""
+    """`site.answers["/video.mp4"] = sending(content)`; what has no answer is 404."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Answer] = {}

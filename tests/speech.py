@@ -23,8 +23,8 @@ _Receive = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes
 
 def speak(text: str) -> tuple[Sound, int]:
     """Return what `text` sounds like, with no silence around it, and the samples per second."""
-    sounds, rate = speak_all([text])
-    return sounds[0], rate
+    audios, rate = speak_all([text])
+    return audios[0], rate
 
 
 def speak_all(texts: Sequence[str]) -> tuple[list[Sound], int]:
@@ -34,8 +34,8 @@ def speak_all(texts: Sequence[str]) -> tuple[list[Sound], int]:
     """
     program = [sys.executable, __file__, *texts]
     spoken = io.BytesIO(subprocess.run(program, stdout=subprocess.PIPE, check=True, timeout=120).stdout)
-    rate, *sounds = (np.load(spoken) for _ in range(len(texts) + 1))
-    return sounds, int(rate)
+    rate, *audios = (np.load(spoken) for _ in range(len(texts) + 1))
+    return audios, int(rate)
 
 
 def word_error_rate(said: str, heard: str) -> float:
@@ -64,9 +64,9 @@ class _Speaker:
         data = text.encode()
         assert self._library.espeak_Synth(data, len(data) + 1, 0, 1, 0, _UTF8, None, None) == 0
         self._library.espeak_Synchronize()
-        sound = np.concatenate(self._pieces)
-        heard = np.flatnonzero(np.abs(sound.astype(np.int32)) > _SILENCE)
-        return sound[heard[0] : heard[-1] + 1]
+        audio = np.concatenate(self._pieces)
+        heard = np.flatnonzero(np.abs(audio.astype(np.int32)) > _SILENCE)
+        return audio[heard[0] : heard[-1] + 1]
 
     def _keep(self, samples: "ctypes._Pointer[ctypes.c_short]", count: int, events: int | None) -> int:
         if samples and count:

@@ -288,7 +288,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         try:
             read(text)
         except UnusableOutput as error:
-            assert str(error)  # noqa: PT017  the reason is told to the model
+            assert str(error)  # noqa: PT017  the reason is reported to the model
 
 
 REQUEST = FindRequest((), (), 100.0, 10.0, 40.0, 1, 3)
@@ -342,9 +342,9 @@ def test_noise_of_floats_and_the_rounding_of_prompts_do_no_harm() -> None:
     ],
 )
 def test_what_cannot_be_a_moment_is_reported_with_its_reason(value: Any, reason: str) -> None:
-    told = to_moment_or_rejection_reason(value, REQUEST)
-    assert isinstance(told, str)
-    assert reason in told
+    reports = to_moment_or_rejection_reason(value, REQUEST)
+    assert isinstance(reports, str)
+    assert reason in reports
 
 
 def test_of_moments_that_overlap_the_one_the_model_put_first_stays() -> None:

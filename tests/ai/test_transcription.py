@@ -77,8 +77,8 @@ async def test_a_service_without_words_gives_those_of_its_segments(
 
 
 def read_seconds(file: bytes) -> float:
-    with wave.open(io.BytesIO(file), "rb") as sound:
-        return sound.getnframes() / sound.getframerate()
+    with wave.open(io.BytesIO(file), "rb") as wav:
+        return wav.getnframes() / wav.getframerate()
 
 
 @pytest.mark.parametrize("shift", [0.0, 3.0])
@@ -161,9 +161,9 @@ async def test_a_failure_is_reported_as_what_it_is(
 
 async def test_a_real_service_understands_what_is_said(client: httpx.AsyncClient, tmp_path: Path) -> None:
     said = "The planet Mars is much smaller and colder than the Earth."
-    sound, rate = speak(said)
-    seconds = len(sound) / rate
-    audio = as_audio(write_wav(tmp_path / "speech.wav", sound, rate), seconds)
+    samples, rate = speak(said)
+    seconds = len(samples) / rate
+    audio = as_audio(write_wav(tmp_path / "speech.wav", samples, rate), seconds)
     with asr_serving(tmp_path) as url:
         heard = await make(client, url, model_id=ASR_MODEL_ID).transcribe(audio, nothing)
     assert word_error_rate(said, heard.text) <= 0.1

@@ -75,7 +75,7 @@ def add_audio(folder: Path) -> None:
 
 
 async def make_talk(conn: Connection, folder: Path) -> None:
-    """A video of which all jobs but those that make its sound and its transcript can start."""
+    """A video of which all jobs but those that make its audio and its transcript can start."""
     video = await make_video(conn, identifier="talk")
     await make_moment(conn, video_id=video.id, identifier=MOMENT)
     await make_transcript(conn, video_id=video.id)

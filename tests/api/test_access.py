@@ -185,7 +185,7 @@ async def open_to_all(caplog: pytest.LogCaptureFixture) -> AsyncIterator[FastAPI
 
 
 @pytest.mark.parametrize("host", ["192.0.2.7:7005", "[2001:db8::1]:7005", "10.1.2.3:8080"])
-async def test_without_keys_a_request_from_outside_is_told_once_in_the_log(
+async def test_without_keys_a_request_from_outside_is_reported_once_in_the_log(
     open_to_all: FastAPI, caplog: pytest.LogCaptureFixture, host: str
 ) -> None:
     transport = ASGITransport(open_to_all)
@@ -197,14 +197,16 @@ async def test_without_keys_a_request_from_outside_is_told_once_in_the_log(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:7005", "127.8.0.1:7005", "[::1]:7005", "[::ffff:127.0.0.1]:7005"])
-async def test_on_loopback_nothing_is_told(open_to_all: FastAPI, caplog: pytest.LogCaptureFixture, host: str) -> None:
+async def test_on_loopback_nothing_is_reported(
+    open_to_all: FastAPI, caplog: pytest.LogCaptureFixture, host: str
+) -> None:
     transport = ASGITransport(open_to_all)
     async with AsyncClient(transport=transport, base_url=f"http://{host}") as client:
         await client.get("/")
     assert caplog.records == []
 
 
-async def test_with_keys_nothing_is_told(app: FastAPI, caplog: pytest.LogCaptureFixture) -> None:
+async def test_with_keys_nothing_is_reported(app: FastAPI, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "app.api.access"):
         async with AsyncClient(transport=ASGITransport(app), base_url="http://192.0.2.7:7005") as client:
             await client.get("/")

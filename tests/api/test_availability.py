@@ -137,16 +137,16 @@ async def test_times_that_no_float_holds_are_no_words(client: AsyncClient, conn:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "expected"),
     [(60.0, "clip=60.00s, transcript=70.50s (diff=10.50s)"), (71.0625, "clip=71.06s, transcript=70.50s (diff=0.56s)")],
 )
 async def test_a_clip_of_another_length_is_a_mismatch(
-    client: AsyncClient, conn: Connection, tmp_path: Path, seconds: float, told: str
+    client: AsyncClient, conn: Connection, tmp_path: Path, seconds: float, expected: str
 ) -> None:
     await add_clip(conn, await make_talk(conn), tmp_path, seconds)
     answer = await get(client)
     assert (answer["available"], answer["duration_match"]) == (True, False)
-    assert answer["warning"] == f"Duration mismatch: {told}"
+    assert answer["warning"] == f"Duration mismatch: {expected}"
 
 
 @pytest.mark.parametrize("seconds", [70.0, 71.0])

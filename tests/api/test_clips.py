@@ -22,7 +22,9 @@ def write(path: Path, content: bytes = CONTENT) -> Path:
     return path
 
 
-async def make_film(conn: Connection, folder: Path, video: str, moment: str = MOMENT, name: str = "clip.mp4") -> Clip:
+async def make_video_file(
+    conn: Connection, folder: Path, video: str, moment: str = MOMENT, name: str = "clip.mp4"
+) -> Clip:
     """The clip of a new moment of a new video, and its file."""
     path = write(folder / name)
     row = await make_moment(conn, identifier=moment, video_id=(await make_video(conn, identifier=video)).id)
@@ -32,7 +34,7 @@ async def make_film(conn: Connection, folder: Path, video: str, moment: str = MO
 async def test_a_clip_is_sent_with_ranges(
     client: AsyncClient, conn: Connection, tmp_path: Path, statements: Statements
 ) -> None:
-    await make_film(conn, tmp_path / "media", "talk")
+    await make_video_file(conn, tmp_path / "media", "talk")
     for address in (f"/api/videos/talk/moments/{MOMENT}/clip", f"/moment_clips/talk_{MOMENT}_clip.mp4"):
         with statements:
             whole = await client.get(address)
@@ -50,7 +52,7 @@ async def test_a_clip_is_sent_with_ranges(
 async def test_what_is_missing_on_the_way_to_a_clip_is_named(
     client: AsyncClient, conn: Connection, tmp_path: Path
 ) -> None:
-    clip = await make_film(conn, tmp_path / "media", "talk")
+    clip = await make_video_file(conn, tmp_path / "media", "talk")
     await make_moment(conn, identifier="without", video_id=clip.video_id)
     await make_moment(conn, identifier="of-another-video")
     for path, detail in (
@@ -68,7 +70,7 @@ async def test_what_is_missing_on_the_way_to_a_clip_is_named(
 async def test_a_clip_is_found_by_the_names_of_its_video_and_its_moment(
     client: AsyncClient, conn: Connection, tmp_path: Path, video: str
 ) -> None:
-    await make_film(conn, tmp_path / "media", video, "under_score")
+    await make_video_file(conn, tmp_path / "media", video, "under_score")
     answer = await client.get(f"/moment_clips/{quote(video, safe='')}_under_score_clip.mp4")
     assert (answer.status_code, answer.content) == (200, CONTENT)
 
@@ -78,7 +80,7 @@ async def test_a_clip_is_found_by_its_file_where_an_import_renamed_its_moment(
     client: AsyncClient, conn: Connection, tmp_path: Path, video: str
 ) -> None:
     name = f"{video}_0123456789abcdef_clip.mp4"
-    await make_film(conn, tmp_path / "library" / "moment_clips", video, "another", name)
+    await make_video_file(conn, tmp_path / "library" / "moment_clips", video, "another", name)
     answer = await client.get(f"/moment_clips/{quote(name)}")
     assert (answer.status_code, answer.content) == (200, CONTENT)
 
@@ -94,7 +96,7 @@ async def test_the_moment_comes_before_a_file_that_only_has_its_name(
     client: AsyncClient, conn: Connection, tmp_path: Path
 ) -> None:
     folder = tmp_path / "media"
-    other = await make_film(conn, folder / "other", "talk", "other", f"talk_{MOMENT}_clip.mp4")
+    other = await make_video_file(conn, folder / "other", "talk", "other", f"talk_{MOMENT}_clip.mp4")
     write(folder / "other" / f"talk_{MOMENT}_clip.mp4", b"another film")
     moment = await make_moment(conn, identifier=MOMENT, video_id=other.video_id)
     await make_clip(conn, moment, cloud_url=write(folder / "right.mp4").as_uri())
@@ -106,7 +108,7 @@ async def test_of_two_files_with_the_name_that_of_the_older_clip_is_sent(
 ) -> None:
     name = "a_b_0123456789abcdef_clip.mp4"
     newer = await make_moment(conn, video_id=(await make_video(conn, identifier="a")).id)
-    older = await make_film(conn, tmp_path / "media" / "older", "a_b", "another", name)
+    older = await make_video_file(conn, tmp_path / "media" / "older", "a_b", "another", name)
     await make_clip(conn, newer, cloud_url=write(tmp_path / "media" / "newer" / name, b"another film").as_uri())
     await ClipRepository(conn).update(older.id, format="mp4")  # it is now the last in the table and in the index
     assert (await client.get(f"/moment_clips/{name}")).content == CONTENT
@@ -116,7 +118,7 @@ async def test_a_file_of_a_video_that_the_name_does_not_begin_with_is_not_sent(
     client: AsyncClient, conn: Connection, tmp_path: Path
 ) -> None:
     name = "talk_0123456789abcdef_clip.mp4"
-    await make_film(conn, tmp_path / "media", "secret", name=name)
+    await make_video_file(conn, tmp_path / "media", "secret", name=name)
     await make_video(conn, identifier="talk")
     answer = await client.get(f"/moment_clips/{name}")
     assert (answer.status_code, answer.json()) == (404, {"detail": "Clip not found"})
@@ -126,7 +128,7 @@ async def test_a_file_is_sent_only_where_its_whole_name_is_asked_for(
     client: AsyncClient, conn: Connection, tmp_path: Path
 ) -> None:
     name = "talk_0123456789abcdef_clip.mp4"
-    await make_film(conn, tmp_path / "media", "talk", name=f"{name}.part")
+    await make_video_file(conn, tmp_path / "media", "talk", name=f"{name}.part")
     assert (await client.get(f"/moment_clips/{name}")).status_code == 404
 
 
@@ -134,7 +136,7 @@ async def test_the_longest_names_of_a_video_and_a_moment_are_found(
     client: AsyncClient, conn: Connection, tmp_path: Path
 ) -> None:
     video, moment = "ü" * 255, "m" * 20
-    await make_film(conn, tmp_path / "media", video, moment)
+    await make_video_file(conn, tmp_path / "media", video, moment)
     assert (await client.get(f"/moment_clips/{video}_{moment}_clip.mp4")).content == CONTENT
 
 
@@ -148,7 +150,7 @@ async def test_a_name_that_no_clip_can_have_is_not_even_sought(client: AsyncClie
 async def test_a_clip_of_one_video_is_not_that_of_another(
     client: AsyncClient, conn: Connection, tmp_path: Path
 ) -> None:
-    await make_film(conn, tmp_path / "media", "talk", name=f"talk_{MOMENT}_clip.mp4")
+    await make_video_file(conn, tmp_path / "media", "talk", name=f"talk_{MOMENT}_clip.mp4")
     await make_video(conn, identifier="talk_2")
     for name in (
         f"talk_2_{MOMENT}_clip.mp4",

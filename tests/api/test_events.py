@@ -44,7 +44,7 @@ async def test_of_what_never_ran_there_is_one_event(live_client: AsyncClient) ->
     assert read_event((await live_client.get(EVENTS)).text)[1]["status"] == "never_run"
 
 
-async def test_who_has_seen_the_end_is_told_not_to_ask_again(live_client: AsyncClient) -> None:
+async def test_who_has_seen_the_end_is_asked_not_to_return(live_client: AsyncClient) -> None:
     seen, _ = read_event((await live_client.get(EVENTS)).text)
     answer = await live_client.get(EVENTS, headers={"Last-Event-ID": seen})
     assert (answer.status_code, answer.content) == (204, b"")
@@ -105,7 +105,7 @@ async def test_a_run_is_followed_to_its_end(server: ServerProcess, shared_url: s
     assert last == ["completed"]
 
 
-async def test_who_knows_the_state_is_told_of_the_next_one(server: ServerProcess, shared_url: str) -> None:
+async def test_who_knows_the_state_is_notified_of_the_next_one(server: ServerProcess, shared_url: str) -> None:
     async with open_async_connection(Settings(database_url=shared_url)) as conn:
         await make_video(conn, identifier="two")
         run = await claim_run(conn, await enqueue_run(conn, "two"))
@@ -117,7 +117,7 @@ async def test_who_knows_the_state_is_told_of_the_next_one(server: ServerProcess
             assert read_event(await anext(pieces))[1]["status"] == "completed"
 
 
-async def test_a_server_that_is_told_to_stop_lets_go_of_those_who_follow(
+async def test_a_server_that_is_reported_to_stop_lets_go_of_those_who_follow(
     own_database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
     async with open_async_connection(Settings(database_url=own_database_url)) as conn:

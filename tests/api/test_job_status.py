@@ -90,16 +90,16 @@ async def test_a_job_that_fails_or_is_cancelled_ends_the_asking(
 
 
 @pytest.mark.parametrize(("status", "run_type"), JOBS.items())
-async def test_an_end_is_told_for_an_hour_and_then_what_is_stored(
+async def test_an_end_is_reported_for_an_hour_and_then_what_is_stored(
     client: AsyncClient, conn: Connection, status: str, run_type: RunType
 ) -> None:
     await make_talk(conn)
     await fail_run(conn, await claim_run(conn, await accept(conn, run_type)), Stage.AUDIO, "No sound")
-    for minutes, told in ((59, "failed"), (61, "not_started")):
+    for minutes, reports in ((59, "failed"), (61, "not_started")):
         await conn.execute(
             "UPDATE pipeline_history SET completed_at = now() AT TIME ZONE 'utc' - make_interval(mins => %s)", [minutes]
         )
-        assert (await get(client, status))["status"] == told
+        assert (await get(client, status))["status"] == reports
 
 
 async def test_a_job_comes_before_what_is_stored(client: AsyncClient, conn: Connection) -> None:
@@ -114,7 +114,7 @@ async def test_a_job_comes_before_what_is_stored(client: AsyncClient, conn: Conn
         assert (await get(client, status))["status"] == "processing"
 
 
-async def test_a_run_of_another_kind_or_moment_is_not_told(client: AsyncClient, conn: Connection) -> None:
+async def test_a_run_of_another_kind_or_moment_is_not_reported(client: AsyncClient, conn: Connection) -> None:
     await make_talk(conn)
     await accept(conn, RunType.REFINEMENT, subject="other")
     await enqueue_run(conn, run_type=RunType.AUDIO)
@@ -190,7 +190,7 @@ async def test_of_clips_that_are_done_those_that_failed_count_as_processed(
     assert answer["processed_moments"] - answer["failed_moments"] == 4
 
 
-async def test_without_redis_a_job_that_runs_is_told(app: FastAPI, conn: Connection) -> None:
+async def test_without_redis_a_job_that_runs_is_reported(app: FastAPI, conn: Connection) -> None:
     await make_talk(conn)
     await begin_clips(conn, total=5, processed=2, failed=0)
     async with open_client(without_redis(app)) as client:

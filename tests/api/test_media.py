@@ -198,7 +198,7 @@ async def test_a_file_is_never_from_the_future(client: AsyncClient, video: Path)
     assert modified != format_datetime(tomorrow, usegmt=True)
 
 
-async def test_a_film_is_what_it_is_and_not_what_it_is_called(
+async def test_a_video_file_is_what_it_is_and_not_what_it_is_called(
     client: AsyncClient, conn: Connection, tmp_path: Path
 ) -> None:
     path = make_movie(tmp_path / "library" / "film.mp4", 0.5, "libvpx", None, "webm")

@@ -82,7 +82,9 @@ async def test_a_file_is_opened_once_and_its_kind_is_found_out_once(
     assert other.reads == [(2000, 3000), (4000, 5000)]
 
 
-async def test_the_kind_of_another_film_in_the_same_place_is_found_out_again(client: AsyncClient, video: Path) -> None:
+async def test_the_kind_of_another_video_file_in_the_same_place_is_found_out_again(
+    client: AsyncClient, video: Path
+) -> None:
     assert (await client.head(STREAM)).headers["Content-Type"] == "video/mp4"
     replace(video, b"RIFF1234AVI ")
     assert (await client.head(STREAM)).headers["Content-Type"] == "video/x-msvideo"
@@ -98,8 +100,8 @@ async def test_a_file_that_is_no_media_is_an_attachment_at_every_address(
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
-    film, picture, clip, _ = (file.as_uri() for file in files)
-    video = await make_video(conn, identifier="talk", cloud_url=film)
+    video_file, picture, clip, _ = (file.as_uri() for file in files)
+    video = await make_video(conn, identifier="talk", cloud_url=video_file)
     await make_thumbnail(conn, video_id=video.id, cloud_url=picture)
     moment = await make_moment(conn, video_id=video.id, identifier="intro")
     await make_clip(conn, moment, cloud_url=clip)
@@ -126,7 +128,7 @@ async def test_nothing_is_read_for_an_answer_without_the_file(
     assert [file.reads for file in storage.files] == [[]]
 
 
-async def test_a_film_that_is_replaced_meanwhile_is_sent_as_it_was_promised(
+async def test_a_video_file_that_is_replaced_meanwhile_is_sent_as_it_was_promised(
     client: AsyncClient, storage: WatchedStorage, video: Path
 ) -> None:
     storage.on_read = lambda: replace(video, b"new" * SIZE)

@@ -37,8 +37,8 @@ async def test_a_stream_leads_to_where_the_bucket_sends_it(client: AsyncClient, 
     answer = await client.get(path, headers={"Range": "bytes=5-9"})
     assert (answer.status_code, answer.content) == (307, b"")
     assert answer.headers["Cache-Control"] == "private, max-age=240"
-    film = await get_directly(answer.headers["Location"], range="bytes=5-9")
-    assert (film.status_code, film.content) == (206, CONTENT[5:10])
+    video_file = await get_directly(answer.headers["Location"], range="bytes=5-9")
+    assert (video_file.status_code, video_file.content) == (206, CONTENT[5:10])
 
 
 async def test_the_address_of_a_video_says_how_long_it_is_good(client: AsyncClient) -> None:

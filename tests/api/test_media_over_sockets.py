@@ -24,7 +24,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @pytest.fixture
-def film(tmp_path: Path) -> Path:
+def video_file(tmp_path: Path) -> Path:
     """A file of 10 GB that takes no room on the disk, with a word at 9 GB."""
     path = tmp_path / "library" / "talk.mp4"
     path.parent.mkdir()
@@ -36,10 +36,12 @@ def film(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def server(tmp_path: Path, film: Path, own_database_url: str, redis_url: str) -> AsyncIterator[ServerProcess]:
+async def server(
+    tmp_path: Path, video_file: Path, own_database_url: str, redis_url: str
+) -> AsyncIterator[ServerProcess]:
     """A server with the video `talk` and a single connection to its database."""
     async with open_async_connection(Settings(database_url=own_database_url)) as conn:
-        await make_video(conn, identifier="talk", cloud_url=film.as_uri())
+        await make_video(conn, identifier="talk", cloud_url=video_file.as_uri())
     settings = {
         "database_url": own_database_url,
         "database_pool_size": 1,
@@ -47,7 +49,7 @@ async def server(tmp_path: Path, film: Path, own_database_url: str, redis_url: s
         "database_pool_timeout": 2,
         "redis_url": redis_url,
         "data_dir": tmp_path / "data",
-        "library_dirs": film.parent,
+        "library_dirs": video_file.parent,
     }
     with serving(tmp_path, **settings) as server:
         yield server
@@ -55,7 +57,7 @@ async def server(tmp_path: Path, film: Path, own_database_url: str, redis_url: s
 
 @contextmanager
 def slow_client(server: ServerProcess) -> Iterator[None]:
-    """Ask for the whole film, and read nothing of it but the beginning."""
+    """Ask for the whole video, and read nothing of it but the beginning."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.sendall(f"GET {STREAM} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
@@ -90,7 +92,7 @@ def count_threads(server: ServerProcess) -> int:
 
 
 @on_linux
-def test_a_film_of_ten_gigabytes_is_sent_with_little_memory(server: ServerProcess) -> None:
+def test_a_video_file_of_ten_gigabytes_is_sent_with_little_memory(server: ServerProcess) -> None:
     start = 9 * GIGABYTE
     headers = {"Range": f"bytes={start}-{start + len(WORD) - 1}"}
     part = httpx.get(server.url + STREAM, headers=headers)
@@ -108,17 +110,17 @@ def test_a_film_of_ten_gigabytes_is_sent_with_little_memory(server: ServerProces
 
 
 @on_linux
-def test_a_client_that_goes_away_leaves_nothing_open_and_no_error(server: ServerProcess, film: Path) -> None:
+def test_a_client_that_goes_away_leaves_nothing_open_and_no_error(server: ServerProcess, video_file: Path) -> None:
     with slow_client(server):
-        until(lambda: open_files(server, film) == 1)
-    until(lambda: open_files(server, film) == 0)
+        until(lambda: open_files(server, video_file) == 1)
+    until(lambda: open_files(server, video_file) == 0)
     assert httpx.get(f"{server.url}/health").status_code == 200
     for word in ("rror", "Traceback", "WARNING", "warning"):
         assert word not in server.output
 
 
 @on_linux
-def test_fifty_slow_clients_stop_nobody(server: ServerProcess, film: Path) -> None:
+def test_fifty_slow_clients_stop_nobody(server: ServerProcess, video_file: Path) -> None:
     with ExitStack() as clients:
         for _ in range(50):
             clients.enter_context(slow_client(server))
@@ -127,14 +129,16 @@ def test_fifty_slow_clients_stop_nobody(server: ServerProcess, film: Path) -> No
         assert httpx.get(f"{server.url}/api/videos/talk").status_code == 200
         assert httpx.get(server.url + STREAM, headers={"Range": "bytes=-10"}).content == bytes(10)
         assert threads < 50
-    until(lambda: open_files(server, film) == 0)
+    until(lambda: open_files(server, video_file) == 0)
 
 
-def test_a_film_that_becomes_shorter_while_it_is_sent_ends_the_connection(server: ServerProcess, film: Path) -> None:
+def test_a_video_file_that_becomes_shorter_while_it_is_sent_ends_the_connection(
+    server: ServerProcess, video_file: Path
+) -> None:
     with httpx.stream("GET", server.url + STREAM) as answer:
         chunks = answer.iter_raw()
         next(chunks)
-        os.truncate(film, 5000)
+        os.truncate(video_file, 5000)
         with pytest.raises(httpx.RemoteProtocolError):
             sum(map(len, chunks))
     assert "became shorter" in server.output

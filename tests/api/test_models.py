@@ -38,8 +38,8 @@ async def test_a_new_model_is_read_back_with_every_field(client: AsyncClient) ->
     body = MINE | {"model_id": "m", "supports_video": True, "top_p": 0.5, "top_k": 7, "kind": "transcription"}
     created = await client.post(f"{PATH}/my-model_1.0", json=body)
     assert created.status_code == 200
-    told = {"has_api_key": False, "model_key": "my-model_1.0", "updated_at": created.json()["updated_at"]}
-    assert created.json() == body | told
+    reports = {"has_api_key": False, "model_key": "my-model_1.0", "updated_at": created.json()["updated_at"]}
+    assert created.json() == body | reports
     assert (await client.get(f"{PATH}/my-model_1.0")).json() == created.json()
 
 
@@ -216,9 +216,11 @@ async def test_an_address_elsewhere_removes_the_api_key_and_the_answer_says_so(c
         await client.patch(f"{PATH}/mine", json={"base_url": "http://localhost:2"}),
         (await client.post(f"{PATH}/mine", json=body), await client.post(f"{PATH}/mine", json=MINE))[1],
     ):
-        told = answer.json()
-        assert (answer.status_code, told["has_api_key"]) == (200, False)
-        assert told["notice"] == "The API key was removed, because the request has none for this address: set it again"
+        reports = answer.json()
+        assert (answer.status_code, reports["has_api_key"]) == (200, False)
+        assert (
+            reports["notice"] == "The API key was removed, because the request has none for this address: set it again"
+        )
     both = (await client.patch(f"{PATH}/mine", json={"base_url": "http://localhost:3", "api_key": "sk-new"})).json()
     assert (both["has_api_key"], "notice" in both) == (True, False)
 

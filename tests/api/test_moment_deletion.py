@@ -101,7 +101,7 @@ async def test_files_that_a_failure_left_behind_are_deleted_by_the_next_call(
 
 
 @pytest.mark.parametrize("call", ["list_files", "delete"])
-async def test_what_the_storage_refuses_is_told_and_deleted_by_the_next_call(
+async def test_what_the_storage_refuses_is_reported_and_deleted_by_the_next_call(
     client: AsyncClient,
     conn: Connection,
     app: FastAPI,

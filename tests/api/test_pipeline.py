@@ -61,7 +61,7 @@ async def test_a_video_without_a_run_has_never_run_and_neither_has_one_that_does
     assert await get_status(client, "a%00b") == {**NEVER_RUN, "video_id": "a\0b"}
 
 
-async def test_the_newest_run_is_told_with_its_times_and_models(
+async def test_the_newest_run_is_reported_with_its_times_and_models(
     client: AsyncClient, conn: Connection, statements: Statements
 ) -> None:
     config = await make_generation_config(conn, model="minimax")
@@ -89,7 +89,7 @@ async def test_the_newest_run_is_told_with_its_times_and_models(
     }
 
 
-async def test_the_model_of_a_refinement_is_told_as_that(client: AsyncClient, conn: Connection) -> None:
+async def test_the_model_of_a_refinement_is_reported_as_that(client: AsyncClient, conn: Connection) -> None:
     config = await make_generation_config(conn, model="qwen3_vl_fp8", operation_type="refinement")
     await make_talk(conn, generation_config_id=config.id)
     answer = await get_status(client)
@@ -152,8 +152,8 @@ async def test_a_stage_that_made_something_has_completed(
     client: AsyncClient, conn: Connection, moments: int | None, clips: int, stages: list[str]
 ) -> None:
     await make_talk(conn, status="partial", total_moments_generated=moments, total_clips_created=clips)
-    told = (await get_status(client))["stages"]
-    assert {name: stage["status"] for name, stage in told.items()} == dict.fromkeys(stages, "completed")
+    reports = (await get_status(client))["stages"]
+    assert {name: stage["status"] for name, stage in reports.items()} == dict.fromkeys(stages, "completed")
 
 
 async def test_a_stage_that_nobody_knows_is_no_stage(client: AsyncClient, conn: Connection) -> None:

@@ -94,8 +94,8 @@ async def test_what_a_run_has_finished_is_not_paid_for_again(
     ended = await end_in(conn, Stage.REFINEMENT, status)
     run = await take_retry(client, conn)
     assert run.stages == skipped(ended, *(stage for stage in Stage if stage is not Stage.REFINEMENT))
-    told = (await client.get("/api/pipeline/talk/status")).json()["stages"]
-    assert (told["transcript"]["status"], told["transcript"]["skip_reason"]) == (
+    reports = (await client.get("/api/pipeline/talk/status")).json()["stages"]
+    assert (reports["transcript"]["status"], reports["transcript"]["skip_reason"]) == (
         "skipped",
         f"Done by {ended.identifier}",
     )

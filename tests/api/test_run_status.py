@@ -132,7 +132,7 @@ async def test_progress_is_what_the_worker_tells_of_the_stage_it_does(
     assert (stages["download"]["progress"], stages["refinement"]["progress"]) == (done, now)
 
 
-async def test_progress_of_another_run_is_not_told(client: AsyncClient, conn: Connection, redis: Redis) -> None:
+async def test_progress_of_another_run_is_not_reported(client: AsyncClient, conn: Connection, redis: Redis) -> None:
     await make_video(conn, identifier="talk")
     earlier = await begin_run(conn)
     await finish_run(conn, earlier)
@@ -142,7 +142,7 @@ async def test_progress_of_another_run_is_not_told(client: AsyncClient, conn: Co
     assert (await get_status(client))["stages"]["clips"]["progress"] is None
 
 
-async def test_without_redis_the_status_is_told_without_progress(app: FastAPI, conn: Connection) -> None:
+async def test_without_redis_the_status_is_reported_without_progress(app: FastAPI, conn: Connection) -> None:
     await make_video(conn, identifier="talk")
     await save_stage(conn, await begin_run(conn), Stage.CLIPS, StageStatus.PROCESSING)
     async with open_client(without_redis(app)) as client:
@@ -163,8 +163,8 @@ async def test_a_run_that_failed_says_in_which_stage_and_why(client: AsyncClient
         "Nothing answers at http://localhost:6106",
     )
     assert answer["total_duration_seconds"] is None
-    told = {name: (stage["status"], stage["error"]) for name, stage in answer["stages"].items()}
-    assert told == dict.fromkeys(STAGES, ("pending", None)) | {
+    reports = {name: (stage["status"], stage["error"]) for name, stage in answer["stages"].items()}
+    assert reports == dict.fromkeys(STAGES, ("pending", None)) | {
         "audio": ("completed", None),
         "transcript": ("failed", "Nothing answers at http://localhost:6106"),
     }
@@ -174,7 +174,7 @@ async def test_a_run_that_nobody_ended_properly_has_no_stage_that_goes_on(
     client: AsyncClient, conn: Connection
 ) -> None:
     await make_video(conn, identifier="talk")
-    for status, stage, told in (
+    for status, stage, reports in (
         (RunStatus.FAILED, "audio", ("failed", "Given up after three tries", None)),
         (RunStatus.CANCELLED, None, ("skipped", None, "Cancelled")),
     ):
@@ -183,7 +183,7 @@ async def test_a_run_that_nobody_ended_properly_has_no_stage_that_goes_on(
         message = "Given up after three tries" if stage else None
         await finish_run(conn, run, status, error_stage=stage, error_message=message)
         audio = (await get_status(client))["stages"]["audio"]
-        assert (audio["status"], audio["error"], audio["skip_reason"]) == told
+        assert (audio["status"], audio["error"], audio["skip_reason"]) == reports
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ async def test_the_answer_to_the_poll_is_small(client: AsyncClient, conn: Connec
     assert len((await client.get("/api/pipeline/talk/status")).content) < 2500
 
 
-async def test_what_another_version_has_stored_is_told_as_far_as_it_is_known(
+async def test_what_another_version_has_stored_is_reported_as_far_as_it_is_known(
     client: AsyncClient, conn: Connection
 ) -> None:
     await make_video(conn, identifier="talk")

@@ -45,7 +45,7 @@ async def test_a_video_that_does_not_exist_is_404(client: AsyncClient, job: str,
         assert outcome(await start(client, job, body, video)) == (404, "Video not found")
 
 
-async def test_the_sound_is_extracted_once(client: AsyncClient, conn: Connection, tmp_path: Path) -> None:
+async def test_the_audio_is_extracted_once(client: AsyncClient, conn: Connection, tmp_path: Path) -> None:
     await make_video(conn, identifier="talk")
     answer = await start(client, "process-audio", None)
     assert (answer.status_code, answer.json()) == (
@@ -63,7 +63,7 @@ async def test_the_sound_is_extracted_once(client: AsyncClient, conn: Connection
     assert outcome(await start(client, "process-audio", None)) == (400, "Audio file already exists for this video")
 
 
-async def test_a_transcript_needs_sound_and_is_made_once(client: AsyncClient, conn: Connection, tmp_path: Path) -> None:
+async def test_a_transcript_needs_audio_and_is_made_once(client: AsyncClient, conn: Connection, tmp_path: Path) -> None:
     video = await make_video(conn, identifier="talk")
     assert outcome(await start(client, "process-transcript", None)) == (400, NO_AUDIO)
     add_audio(tmp_path)
@@ -148,7 +148,7 @@ async def test_moments_of_one_video_are_refined_at_the_same_time(
         assert (await start(client, f"moments/{moment.identifier}/refine", REFINE)).status_code == 200
 
 
-async def test_a_refinement_needs_its_moment_sound_and_a_transcript(
+async def test_a_refinement_needs_its_moment_audio_and_a_transcript(
     client: AsyncClient, conn: Connection, tmp_path: Path
 ) -> None:
     video = await make_video(conn, identifier="talk")
@@ -364,10 +364,10 @@ async def test_a_run_whose_video_file_is_gone_is_not_retried(client: AsyncClient
 async def test_nothing_is_started_that_needs_the_audio_of_a_video_without_any(
     client: AsyncClient, conn: Connection, tmp_path: Path
 ) -> None:
-    film = tmp_path / "library" / "talk.mp4"
-    film.parent.mkdir()
-    film.write_bytes(b"a video")
-    video = await make_video(conn, identifier="talk", cloud_url=film.as_uri(), video_codec="h264")
+    video_file = tmp_path / "library" / "talk.mp4"
+    video_file.parent.mkdir()
+    video_file.write_bytes(b"a video")
+    video = await make_video(conn, identifier="talk", cloud_url=video_file.as_uri(), video_codec="h264")
     assert outcome(await start(client, "process-audio", None)) == (400, "The video has no audio")
     assert outcome(await client.post("/api/pipeline/talk/start", json={})) == (400, "The video has no audio")
     await make_transcript(conn, video_id=video.id)

@@ -44,7 +44,7 @@ async def generate(client: AsyncClient, **changes: Any) -> Response:
     return await client.post("/api/generate_moments", json=BODY | changes)
 
 
-def told(answer: Response) -> tuple[int, str]:
+def reports(answer: Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["detail"]
 
 
@@ -71,20 +71,20 @@ async def test_a_run_over_a_new_url_adds_its_video(client: AsyncClient, conn: Co
 
 async def test_the_same_url_is_the_same_video_and_one_run(client: AsyncClient, conn: Connection) -> None:
     await generate(client)
-    assert told(await generate(client)) == (409, "Pipeline already running for video 'my-video-file'")
+    assert reports(await generate(client)) == (409, "Pipeline already running for video 'my-video-file'")
     assert await VideoRepository(conn).get_by_identifier("my-video-file")
 
 
-async def test_a_film_that_is_here_is_not_downloaded_again(
+async def test_a_video_file_that_is_here_is_not_downloaded_again(
     client: AsyncClient, conn: Connection, tmp_path: Path
 ) -> None:
-    film = tmp_path / "media" / "film.mp4"
-    film.parent.mkdir(exist_ok=True)
-    film.write_bytes(b"film")
-    await make_video(conn, identifier="talk", source_url=URL, cloud_url=film.as_uri(), file_size_kb=1)
+    video_file = tmp_path / "media" / "film.mp4"
+    video_file.parent.mkdir(exist_ok=True)
+    video_file.write_bytes(b"film")
+    await make_video(conn, identifier="talk", source_url=URL, cloud_url=video_file.as_uri(), file_size_kb=1)
     found = (await generate(client)).json()
     assert (found["video_id"], found["is_cached"], found["download_required"]) == ("talk", True, False)
-    film.unlink()
+    video_file.unlink()
     assert (await client.post("/api/pipeline/talk/cancel")).status_code == 200
     lost = (await generate(client)).json()
     assert (lost["video_id"], lost["is_cached"], lost["download_required"]) == ("talk", False, True)
@@ -98,7 +98,7 @@ async def test_a_forced_download_makes_another_video(client: AsyncClient, conn: 
 
 
 async def test_a_video_that_is_here_can_be_named_instead(client: AsyncClient, conn: Connection) -> None:
-    assert told(await generate(client, video_url=None, video_id="talk")) == (404, "Video not found: talk")
+    assert reports(await generate(client, video_url=None, video_id="talk")) == (404, "Video not found: talk")
     await make_video(conn, identifier="talk")
     answer = (await generate(client, video_url=None, video_id="talk")).json()
     assert (answer["video_id"], answer["source_url"]) == ("talk", None)
@@ -122,7 +122,7 @@ async def test_a_video_that_is_here_can_be_named_instead(client: AsyncClient, co
 async def test_what_cannot_be_started_is_one_sentence_and_leaves_nothing(
     client: AsyncClient, conn: Connection, changes: dict[str, Any], detail: str
 ) -> None:
-    assert told(await generate(client, **changes)) == (422, detail)
+    assert reports(await generate(client, **changes)) == (422, detail)
     assert await VideoRepository(conn).count() == 0
 
 
@@ -139,7 +139,7 @@ async def test_what_cannot_be_started_is_one_sentence_and_leaves_nothing(
 async def test_an_address_that_is_not_public_is_refused_at_once(
     client: AsyncClient, conn: Connection, url: str
 ) -> None:
-    status, detail = told(await generate(client, video_url=url))
+    status, detail = reports(await generate(client, video_url=url))
     assert (status, detail.startswith("The host of the URL is not a public one")) == (422, True)
     assert await VideoRepository(conn).count() == 0
 
@@ -150,7 +150,7 @@ async def test_an_address_that_is_not_public_is_refused_at_once(
 async def test_a_host_that_no_server_can_have_is_refused_at_once(
     client: AsyncClient, conn: Connection, host: str
 ) -> None:
-    assert told(await generate(client, video_url=f"https://{host}/a.mp4")) == (
+    assert reports(await generate(client, video_url=f"https://{host}/a.mp4")) == (
         422,
         "The URL cannot be read as an address",
     )
@@ -176,10 +176,10 @@ async def test_a_host_that_cannot_be_looked_up_now_is_left_to_the_run(client: As
 async def test_a_video_that_no_identifier_can_name_is_not_found(client: AsyncClient) -> None:
     headers = {"Content-Type": "application/json"}
     answer = await client.post("/api/generate_moments", content='{"video_id": "\\ud800"}', headers=headers)
-    assert told(answer) == (422, "video_id must be text that UTF-8 can hold")
+    assert reports(answer) == (422, "video_id must be text that UTF-8 can hold")
 
 
-async def test_a_film_that_is_here_is_used_although_its_address_is_not_public(
+async def test_a_video_file_that_is_here_is_used_although_its_address_is_not_public(
     client: AsyncClient, conn: Connection
 ) -> None:
     await make_video(conn, identifier="talk", source_url="http://10.0.0.1/talk.mp4", file_size_kb=1)
@@ -187,7 +187,7 @@ async def test_a_film_that_is_here_is_used_although_its_address_is_not_public(
     assert (await generate(client, video_url="http://10.0.0.1/talk.mp4", force_download=True)).status_code == 422
 
 
-async def test_a_video_whose_film_never_came_is_in_no_list_and_can_be_tried_again(
+async def test_a_video_whose_video_file_never_came_is_in_no_list_and_can_be_tried_again(
     client: AsyncClient, conn: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     started = (await generate(client)).json()
@@ -219,7 +219,7 @@ async def test_a_video_whose_film_never_came_is_in_no_list_and_can_be_tried_agai
     assert (await client.get(address)).json()["title"] == "My Video File"
 
 
-async def test_a_video_whose_film_never_came_can_be_deleted(client: AsyncClient, conn: Connection) -> None:
+async def test_a_video_whose_video_file_never_came_can_be_deleted(client: AsyncClient, conn: Connection) -> None:
     started = (await generate(client)).json()
     assert (await client.delete(f"/api/videos/{started['video_id']}?force=true")).status_code == 200
     assert await VideoRepository(conn).count() == 0
@@ -233,5 +233,5 @@ async def test_an_unknown_model_leaves_no_video(client: AsyncClient, conn: Conne
 async def test_a_run_in_the_way_is_409(client: AsyncClient, conn: Connection) -> None:
     await make_video(conn, identifier="talk", source_url=URL)
     await enqueue_run(conn, run_type=RunType.AUDIO)
-    assert told(await generate(client)) == (409, "Audio processing already in progress for this video")
+    assert reports(await generate(client)) == (409, "Audio processing already in progress for this video")
     assert len(await RunRepository(conn).list_active_runs(10)) == 1

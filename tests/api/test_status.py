@@ -70,7 +70,7 @@ async def test_a_transcript_that_is_stored_has_been_made(
 
 
 @pytest.mark.parametrize("place", ["own", "library"])
-async def test_sound_that_is_stored_has_been_extracted(
+async def test_audio_that_is_stored_has_been_extracted(
     client: AsyncClient, conn: Connection, tmp_path: Path, place: str
 ) -> None:
     await make_video(conn, identifier="Talk 1")
@@ -82,7 +82,7 @@ async def test_sound_that_is_stored_has_been_extracted(
     assert answer == {"status": "completed", "started_at": MADE_AT_TEXT, "elapsed_seconds": None, "error": ""}
 
 
-async def test_sound_that_is_told_of_is_in_the_list_of_videos_at_once(
+async def test_audio_that_is_registered_is_in_the_list_of_videos_at_once(
     client: AsyncClient, conn: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(media, "_FRESH_SECONDS", 3600.0)

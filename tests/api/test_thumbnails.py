@@ -33,9 +33,9 @@ async def make_picture(conn: Connection, library: Path, identifier: str = "my ta
     return path
 
 
-async def make_film(conn: Connection, library: Path, identifier: str = "talk") -> int:
-    film = make_colour_movie(library / f"{identifier}.mp4", 2, [RED])
-    return (await make_video(conn, identifier=identifier, cloud_url=film.as_uri())).id
+async def make_video_file(conn: Connection, library: Path, identifier: str = "talk") -> int:
+    video_file = make_colour_movie(library / f"{identifier}.mp4", 2, [RED])
+    return (await make_video(conn, identifier=identifier, cloud_url=video_file.as_uri())).id
 
 
 async def test_the_address_of_a_thumbnail_leads_to_its_picture(
@@ -53,7 +53,7 @@ async def test_the_address_of_a_thumbnail_leads_to_its_picture(
 async def test_a_video_without_a_picture_gets_one_and_is_listed_with_it(
     client: AsyncClient, conn: Connection, library: Path
 ) -> None:
-    await make_film(conn, library)
+    await make_video_file(conn, library)
     assert (await client.get("/api/videos/talk")).json()["thumbnail_url"] is None
     made = await client.get("/api/videos/talk/thumbnail")
     assert (made.status_code, made.headers["Content-Type"]) == (200, "image/jpeg")
@@ -66,7 +66,7 @@ async def test_a_video_without_a_picture_gets_one_and_is_listed_with_it(
 async def test_a_picture_is_kept_for_a_while_and_then_asked_about(
     client: AsyncClient, conn: Connection, library: Path
 ) -> None:
-    await make_film(conn, library)
+    await make_video_file(conn, library)
     first = await client.get("/api/videos/talk/thumbnail")
     assert "max-age" in first.headers["Cache-Control"]
     assert first.headers["Last-Modified"]
@@ -86,17 +86,19 @@ async def test_a_part_of_a_picture_and_its_head_can_be_asked_for(
 
 
 async def test_a_clip_has_a_picture_too(client: AsyncClient, conn: Connection, library: Path) -> None:
-    moment = await make_moment(conn, video_id=await make_film(conn, library))
-    film = make_colour_movie(library / "clip.mp4", 2, [RED])
-    await make_clip(conn, moment, cloud_url=film.as_uri())
+    moment = await make_moment(conn, video_id=await make_video_file(conn, library))
+    video_file = make_colour_movie(library / "clip.mp4", 2, [RED])
+    await make_clip(conn, moment, cloud_url=video_file.as_uri())
     path = f"/api/videos/talk/moments/{moment.identifier}/clip/thumbnail"
     answer = await client.get(path)
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/jpeg")
     assert (await client.head(path)).headers["ETag"] == answer.headers["ETag"]
 
 
-async def test_what_is_not_there_is_told_in_one_sentence(client: AsyncClient, conn: Connection, library: Path) -> None:
-    moment = await make_moment(conn, video_id=await make_film(conn, library))
+async def test_what_is_not_there_is_reported_in_one_sentence(
+    client: AsyncClient, conn: Connection, library: Path
+) -> None:
+    moment = await make_moment(conn, video_id=await make_video_file(conn, library))
     for path, detail in {
         "/api/videos/nobody/thumbnail": "Video not found",
         "/static/thumbnails/nobody.jpg": "Video not found",
@@ -112,7 +114,7 @@ async def test_a_picture_that_cannot_be_made_is_404(client: AsyncClient, conn: C
     folder = await make_video(conn, identifier="folder")
     await make_thumbnail(conn, video_id=folder.id, cloud_url=library.as_uri())
     await make_video(conn, identifier="none")
-    await make_film(conn, library, "broken")
+    await make_video_file(conn, library, "broken")
     (library / "broken.mp4").write_bytes(b"no film")
     for name in ("gone", "folder", "none", "broken"):
         for path in (f"/static/thumbnails/{name}.jpg", f"/api/videos/{name}/thumbnail"):
@@ -120,10 +122,10 @@ async def test_a_picture_that_cannot_be_made_is_404(client: AsyncClient, conn: C
             assert (answer.status_code, answer.json()) == (404, {"detail": "Thumbnail not found"}), name
 
 
-async def test_a_storage_that_cannot_be_written_is_told_as_such(
+async def test_a_storage_that_cannot_be_written_is_reported_as_such(
     client: AsyncClient, conn: Connection, library: Path, tmp_path: Path
 ) -> None:
-    await make_film(conn, library)
+    await make_video_file(conn, library)
     (tmp_path / "media").mkdir(exist_ok=True)
     (tmp_path / "media" / "thumbnails").write_text("a file where a folder is to be")
     for _ in range(2):
@@ -140,7 +142,7 @@ async def test_pictures_are_made_in_a_second_lifespan_too(
     for name in ("talk", "other"):
         async with app.router.lifespan_context(app), open_client(app) as client:
             async with get_pool().connection() as conn:
-                await make_film(conn, library, name)
+                await make_video_file(conn, library, name)
             assert (await client.get(f"/api/videos/{name}/thumbnail")).status_code == 200
 
 

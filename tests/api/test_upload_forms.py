@@ -119,7 +119,7 @@ async def test_a_type_that_no_video_has_is_named(client: AsyncClient, movie: byt
         assert answer.json()["detail"].endswith(f", not as {content_type}")
 
 
-async def test_a_form_with_another_boundary_is_told_so(client: AsyncClient, movie: bytes) -> None:
+async def test_a_form_with_another_boundary_is_reported_so(client: AsyncClient, movie: bytes) -> None:
     headers = {"Content-Type": "multipart/form-data; boundary=another"}
     answer = await client.post("/api/videos", content=form(part("file", movie, "talk.mp4")), headers=headers)
     detail = "The form does not begin with the boundary that its Content-Type names"

@@ -131,8 +131,10 @@ async def test_a_file_without_a_telling_name_gets_an_invented_id(
 async def test_the_extension_is_that_of_the_name_or_else_of_the_content(
     client: AsyncClient, tmp_path: Path, container: str, codec: str, filename: str, extension: str
 ) -> None:
-    film = make_movie(tmp_path / "film", video_codec=codec, audio_codec=None, container_format=container)
-    answer = await client.post("/api/videos", content=film.read_bytes(), params={"filename": filename, "id": "talk"})
+    video_file = make_movie(tmp_path / "film", video_codec=codec, audio_codec=None, container_format=container)
+    answer = await client.post(
+        "/api/videos", content=video_file.read_bytes(), params={"filename": filename, "id": "talk"}
+    )
     assert (answer.status_code, answer.json()["filename"]) == (201, f"talk{extension}")
 
 
@@ -270,7 +272,7 @@ async def test_audio_without_a_picture_is_a_video_like_any_other(
 
 
 @pytest.mark.parametrize("kept", [100, 700, 1500])
-async def test_a_film_that_was_cut_off_is_a_video_or_refused_and_never_an_error(
+async def test_a_video_file_that_was_cut_off_is_a_video_or_refused_and_never_an_error(
     client: AsyncClient, movie: bytes, kept: int
 ) -> None:
     answer = await client.post("/api/videos", content=movie[:kept], params={"filename": "talk.mp4"})
@@ -278,8 +280,8 @@ async def test_a_film_that_was_cut_off_is_a_video_or_refused_and_never_an_error(
 
 
 async def test_frames_of_too_many_pixels_are_rejected(client: AsyncClient, tmp_path: Path, media: Path) -> None:
-    film = make_bomb(tmp_path / "large.mov", 100, streams=6, said_side=16_000).read_bytes()
-    answer = await client.post("/api/videos", content=film, params={"id": "large"})
+    video_file = make_bomb(tmp_path / "large.mov", 100, streams=6, said_side=16_000).read_bytes()
+    answer = await client.post("/api/videos", content=video_file, params={"id": "large"})
     assert (answer.status_code, answer.json()) == (
         422,
         {"detail": "Its frames have more than 7680 times 4320 pixels"},
@@ -299,14 +301,14 @@ async def test_an_upload_waits_for_no_thread_that_others_use(client: AsyncClient
     assert answer.status_code == 201
 
 
-async def test_the_address_of_a_file_is_told_before_it_is_stored(
+async def test_the_address_of_a_file_is_reported_before_it_is_stored(
     client: AsyncClient, movie: bytes, media: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told: list[bool] = []
+    reports: list[bool] = []
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            told.append(any(name.startswith("videos/") for name in files_in(media)))
+            reports.append(any(name.startswith("videos/") for name in files_in(media)))
 
     logger = logging.getLogger("app.services.uploads")
     listener = Listener()
@@ -317,7 +319,7 @@ async def test_the_address_of_a_file_is_told_before_it_is_stored(
     finally:
         logger.removeHandler(listener)
     (stored,) = files_in(media)
-    assert (told, (media / stored).as_uri() in caplog.text) == ([False], True)
+    assert (reports, (media / stored).as_uri() in caplog.text) == ([False], True)
 
 
 async def post_with_limit(app: FastAPI, settings: Settings, limit: int, **request: object) -> Response:

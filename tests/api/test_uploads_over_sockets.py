@@ -38,7 +38,7 @@ def start(folder: Path, media: Path, database_url: str, redis_url: str) -> Abstr
 
 
 def long_movie(movie: bytes, megabytes: int) -> Iterator[bytes]:
-    """The film with so many megabytes behind it that players skip."""
+    """The video with so many megabytes behind it that players skip."""
     yield movie + struct.pack(">I4s", megabytes * MB + 8, b"free")
     for _ in range(megabytes):
         yield bytes(MB)
@@ -75,7 +75,7 @@ def arrived(media: Path) -> int:
 
 
 @pytest.mark.parametrize("as_form", [False, True])
-def test_a_long_film_takes_no_more_memory_than_a_short_one(
+def test_a_long_video_file_takes_no_more_memory_than_a_short_one(
     server: ServerProcess, media: Path, movie: bytes, as_form: bool
 ) -> None:
     httpx.post(f"{server.url}/api/videos", content=movie, params={"id": "short"}).raise_for_status()

@@ -49,7 +49,7 @@ async def keep(storage: Storage, key: str, tmp_path: Path) -> str:
 
 
 async def make_whole_video(conn: Connection, storage: Storage, tmp_path: Path, identifier: str = "talk") -> Video:
-    """A video with one of everything; its files are called video.mp4, still.jpg, sound.wav, clip.mp4 and clip.jpg."""
+    """A video with one of everything; its files are called video.mp4, still.jpg, audio.wav, clip.mp4 and clip.jpg."""
     video_url = await keep(storage, f"{video_folder_key(identifier)}/video.mp4", tmp_path)
     video = await make_video(conn, identifier=identifier, cloud_url=video_url, source_url="https://cdn/talk.mp4")
     transcript = await make_transcript(conn, video_id=video.id)

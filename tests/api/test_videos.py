@@ -18,7 +18,7 @@ async def test_a_library_without_videos_is_an_empty_array(client: AsyncClient) -
 
 
 def extract_audio(folder: Path, identifier: str) -> None:
-    """Put a file where the sound of a video lies in the server's own folder."""
+    """Put a file where the audio of a video lies in the server's own folder."""
     path = folder / "media" / audio_folder_key(identifier) / "sound.wav"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"RIFF")
@@ -53,21 +53,21 @@ async def test_a_fresh_video_has_nothing_but_itself(client: AsyncClient, conn: C
     }
 
 
-async def test_sound_that_is_extracted_is_no_transcript(client: AsyncClient, conn: Connection, tmp_path: Path) -> None:
+async def test_audio_that_is_extracted_is_no_transcript(client: AsyncClient, conn: Connection, tmp_path: Path) -> None:
     await make_video(conn, identifier="My Talk (ü)")
     extract_audio(tmp_path, "My Talk (ü)")
     answer = (await client.get("/api/videos/My Talk (ü)")).json()
     assert (answer["has_audio"], answer["has_transcript"]) == (True, False)
 
 
-async def test_a_sound_track_and_a_transcript_are_no_extracted_sound(client: AsyncClient, conn: Connection) -> None:
+async def test_a_audio_track_and_a_transcript_are_no_extracted_audio(client: AsyncClient, conn: Connection) -> None:
     video = await make_video(conn, identifier="talk", audio_codec="aac")
     await make_transcript(conn, video_id=video.id)
     answer = (await client.get("/api/videos/talk")).json()
     assert (answer["has_audio"], answer["has_transcript"]) == (False, True)
 
 
-async def test_sound_may_lie_in_an_imported_library(client: AsyncClient, conn: Connection, tmp_path: Path) -> None:
+async def test_audio_may_lie_in_an_imported_library(client: AsyncClient, conn: Connection, tmp_path: Path) -> None:
     (tmp_path / "library" / "audios").mkdir(parents=True)
     (tmp_path / "library" / "audios" / "My Talk.wav").write_bytes(b"RIFF")
     for identifier in ("My Talk", "My", "Talk"):
@@ -128,7 +128,7 @@ async def test_a_large_library_is_listed_whole(client: AsyncClient, conn: Connec
     assert statements == 1
 
 
-async def test_videos_asked_for_at_once_are_told_apart(
+async def test_videos_asked_for_at_once_are_kept_apart(
     client: AsyncClient, conn: Connection, statements: Statements
 ) -> None:
     for number in range(20):

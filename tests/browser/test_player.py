@@ -22,7 +22,7 @@ pytestmark = needs_chromium
 
 
 @pytest.fixture
-def film(tmp_path: Path) -> Path:
+def video_file(tmp_path: Path) -> Path:
     return make_colour_movie(tmp_path / "library" / "talk.mp4", SECONDS, (RED, GREEN, BLUE))
 
 
@@ -48,9 +48,9 @@ async def page(server: ServerProcess, browser: Browser) -> AsyncIterator[Page]:
         yield page
 
 
-async def import_talk(database_url: str, film: Path, identifier: str = "talk") -> None:
+async def import_talk(database_url: str, video_file: Path, identifier: str = "talk") -> None:
     async with open_async_connection(Settings(database_url=database_url)) as conn:
-        video = await make_video(conn, identifier=identifier, cloud_url=film.as_uri(), duration_seconds=SECONDS)
+        video = await make_video(conn, identifier=identifier, cloud_url=video_file.as_uri(), duration_seconds=SECONDS)
         segments = [
             {"text": "First & foremost", "start": 0.0, "end": 5.0, "word_count": 3},
             {"text": "then <this>", "start": 20.0, "end": 25.0, "word_count": 2},
@@ -64,8 +64,8 @@ async def seek(page: Page, seconds: float, expected: tuple[int, int, int]) -> No
     await page.wait_for_function(f"isClose(colour(), {list(expected)})")
 
 
-async def test_a_video_plays_and_seeks_to_any_second(page: Page, own_database_url: str, film: Path) -> None:
-    await import_talk(own_database_url, film)
+async def test_a_video_plays_and_seeks_to_any_second(page: Page, own_database_url: str, video_file: Path) -> None:
+    await import_talk(own_database_url, video_file)
     statuses: list[int] = []
     page.on("response", lambda answer: statuses.append(answer.status) if answer.url.endswith("/stream") else None)
     await page.evaluate("show('talk')")
@@ -79,15 +79,15 @@ async def test_a_video_plays_and_seeks_to_any_second(page: Page, own_database_ur
         await seek(page, seconds, expected)
 
 
-async def test_an_identifier_with_a_space_plays_too(page: Page, own_database_url: str, film: Path) -> None:
-    await import_talk(own_database_url, film, "my talk ü")
+async def test_an_identifier_with_a_space_plays_too(page: Page, own_database_url: str, video_file: Path) -> None:
+    await import_talk(own_database_url, video_file, "my talk ü")
     await page.evaluate("show('my talk ü')")
     await page.wait_for_function(_LOADED)
     await seek(page, 10.5, GREEN)
 
 
-async def test_captions_are_shown_at_their_time(page: Page, own_database_url: str, film: Path) -> None:
-    await import_talk(own_database_url, film)
+async def test_captions_are_shown_at_their_time(page: Page, own_database_url: str, video_file: Path) -> None:
+    await import_talk(own_database_url, video_file)
     await page.evaluate("show('talk')")
     await page.wait_for_function(_LOADED)
     await page.wait_for_function("player.textTracks[0].cues && player.textTracks[0].cues.length === 2")
@@ -98,8 +98,10 @@ async def test_captions_are_shown_at_their_time(page: Page, own_database_url: st
     await page.wait_for_function("shownCaption() === null")
 
 
-async def test_a_card_shows_a_picture_that_was_not_there_before(page: Page, own_database_url: str, film: Path) -> None:
-    await import_talk(own_database_url, film)
+async def test_a_card_shows_a_picture_that_was_not_there_before(
+    page: Page, own_database_url: str, video_file: Path
+) -> None:
+    await import_talk(own_database_url, video_file)
     assert (await page.evaluate("show('talk')"))["thumbnail_url"] is None
     await page.wait_for_function("document.getElementById('card').naturalWidth > 0")
     assert (await page.evaluate("show('talk')"))["thumbnail_url"] == "/static/thumbnails/talk.jpg"
@@ -108,9 +110,9 @@ async def test_a_card_shows_a_picture_that_was_not_there_before(page: Page, own_
 
 
 async def test_a_moment_is_added_and_a_second_over_it_is_refused_with_a_sentence(
-    page: Page, own_database_url: str, film: Path
+    page: Page, own_database_url: str, video_file: Path
 ) -> None:
-    await import_talk(own_database_url, film)
+    await import_talk(own_database_url, video_file)
     moment = {"start_time": 1, "end_time": 6, "title": "Intro"}
     assert (await page.evaluate("moment => addMoment('talk', moment)", moment))["status"] == 201
     refused = await page.evaluate("moment => addMoment('talk', moment)", moment)
@@ -123,8 +125,8 @@ def numbers_of(path: Path) -> list[int]:
     return list(path.read_bytes())
 
 
-async def test_an_uploaded_film_plays(page: Page, film: Path) -> None:
-    added = await page.evaluate("bytes => upload('My Film.mp4', bytes)", numbers_of(film))
+async def test_an_uploaded_video_file_plays(page: Page, video_file: Path) -> None:
+    added = await page.evaluate("bytes => upload('My Film.mp4', bytes)", numbers_of(video_file))
     assert (added["status"], added["body"]["id"], added["body"]["title"]) == (201, "my-film", "My Film")
     await page.evaluate("show('my-film')")
     await page.wait_for_function(_LOADED)

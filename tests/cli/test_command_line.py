@@ -335,7 +335,7 @@ def test_what_cannot_work_is_one_sentence(
 
 
 @pytest.mark.parametrize("action", ["upgrade", "current", "check", "rebuild-search"])
-def test_a_database_that_only_alembic_was_told_of_is_enough_to_look_after_it(
+def test_a_database_that_only_alembic_was_notified_of_is_enough_to_look_after_it(
     action: str, own_database_url: str, tmp_path: Path
 ) -> None:
     result = run(tmp_path / "data", "db", action, DATABASE_SYNC_URL=own_database_url)
@@ -367,7 +367,7 @@ def test_settings_are_printed_without_starting_anything(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["soon", "-1", "nan", "inf"])
-def test_an_option_that_cannot_be_is_told_in_words(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_option_that_cannot_be_is_reported_in_words(value: str, capsys: pytest.CaptureFixture[str]) -> None:
     unreadable = "a valid integer, unable to parse string as an integer"
     for option, words in (
         ("--min-length", "a number of seconds above 0 is needed"),
@@ -434,9 +434,9 @@ def test_no_command_imports_what_only_runs_need() -> None:
 @pytest.fixture
 async def waiting_run(own_database_url: str, tmp_path: Path) -> str:
     """The address of a database with a run that was accepted a minute ago, and no worker knows of."""
-    film = make_movie(tmp_path / "library" / "talk.mp4")
+    video_file = make_movie(tmp_path / "library" / "talk.mp4")
     async with open_async_connection(Settings(database_url=own_database_url)) as conn:
-        await make_video(conn, identifier="talk", cloud_url=film.as_uri())
+        await make_video(conn, identifier="talk", cloud_url=video_file.as_uri())
         await enqueue_run(conn, run_type=RunType.AUDIO)
         await conn.execute("UPDATE pipeline.runs SET notified_at = notified_at - interval '1 minute'")
     return own_database_url

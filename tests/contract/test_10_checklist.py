@@ -50,8 +50,8 @@ async def test_1_the_status_of_a_run_names_its_model(
     config = await make_generation_config(conn, model="minimax", operation_type=operation)
     await make_run(conn, video_id=video.id, generation_config_id=config.id)
     status = await browser.get_json(RUN)
-    told = (status["model"], status["generation_model"], status["refinement_model"])
-    assert told == ("minimax", generation_model, refinement_model)
+    reports = (status["model"], status["generation_model"], status["refinement_model"])
+    assert reports == ("minimax", generation_model, refinement_model)
 
 
 @pytest.mark.parametrize("path", GETS)
@@ -129,7 +129,7 @@ async def test_5_no_thumbnail_is_null_and_404(browser: Browser, conn: Connection
     assert (await browser.load(f"{TALK}/thumbnail")).status_code == 404
 
 
-async def test_6_a_film_seeks(browser: Browser, conn: Connection, tmp_path: Path) -> None:
+async def test_6_a_video_file_seeks(browser: Browser, conn: Connection, tmp_path: Path) -> None:
     await make_demo(conn, tmp_path / "library")
     whole = await browser.load(f"{TALK}/stream")
     size = len(whole.content)
@@ -139,7 +139,7 @@ async def test_6_a_film_seeks(browser: Browser, conn: Connection, tmp_path: Path
     assert part.content == whole.content[size // 2 :]
 
 
-async def test_7_captions_need_a_transcript_and_no_sound(browser: Browser, conn: Connection) -> None:
+async def test_7_captions_need_a_transcript_and_no_audio(browser: Browser, conn: Connection) -> None:
     video = await make_video(conn, identifier="demo-talk")
     assert (await browser.get(f"{TALK}/transcript")).status_code == 404
     await make_transcript(conn, video_id=video.id)

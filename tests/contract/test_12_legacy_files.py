@@ -296,10 +296,10 @@ async def test_every_video_of_a_library_has_a_card(importer: Importer, legacy: L
     ]
 
 
-async def test_films_pictures_and_clips_are_served_from_where_they_lie(
+async def test_video_files_pictures_and_clips_are_served_from_where_they_lie(
     importer: Importer, legacy: LegacyLibrary
 ) -> None:
-    film = legacy.add_video("Kevin Hart.mp4")
+    video_file = legacy.add_video("Kevin Hart.mp4")
     picture = legacy.add_thumbnail("Kevin Hart")
     row = make_row(0.1, 0.9)
     legacy.add_moments("Kevin Hart", row)
@@ -308,7 +308,7 @@ async def test_films_pictures_and_clips_are_served_from_where_they_lie(
     async with browsing(importer.settings) as browser:
         (card,) = await browser.get_json("/api/videos")
         for path, file in (
-            ("/api/videos/Kevin Hart/stream", film),
+            ("/api/videos/Kevin Hart/stream", video_file),
             ("/api/videos/Kevin Hart/thumbnail", picture),
             (card["thumbnail_url"], picture),
             (f"/moment_clips/Kevin Hart_{row['id']}_clip.mp4", clip),
@@ -319,7 +319,7 @@ async def test_films_pictures_and_clips_are_served_from_where_they_lie(
     assert found["available"] is True
 
 
-async def test_a_film_that_nobody_kept_plays_nothing_and_breaks_nothing(
+async def test_a_video_file_that_nobody_kept_plays_nothing_and_breaks_nothing(
     importer: Importer, legacy: LegacyLibrary
 ) -> None:
     legacy.add_transcript("talk")

@@ -83,7 +83,7 @@ async def test_a_trailing_slash_leads_to_the_path_without_it(client: AsyncClient
     assert (answer.status_code, answer.headers["Location"]) == (307, "/api/videos")
 
 
-async def test_a_path_and_a_method_that_are_not_there_are_told_in_their_words(browser: Browser) -> None:
+async def test_a_path_and_a_method_that_are_not_there_are_reported_in_their_words(browser: Browser) -> None:
     nowhere = await browser.get("/api/nowhere")
     assert (nowhere.status_code, nowhere.json()) == (404, {"detail": "Not Found"})
     wrong = await browser.send("PUT", MOMENTS, "{}")

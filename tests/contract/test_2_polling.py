@@ -72,8 +72,8 @@ async def test_the_page_of_all_videos_and_the_player_find_all_they_show(
     assert (await browser.load(f"/api/videos/{card['id']}/thumbnail")).headers["Content-Type"] == "image/jpeg"
     for moment in await browser.get_json(f"/api/videos/{card['id']}/moments"):
         check_moment(moment)
-    film = await browser.load(f"/api/videos/{card['id']}/stream", Range="bytes=0-")
-    assert (film.status_code, film.headers["Content-Type"]) == (206, "video/mp4")
+    video_file = await browser.load(f"/api/videos/{card['id']}/stream", Range="bytes=0-")
+    assert (video_file.status_code, video_file.headers["Content-Type"]) == (206, "video/mp4")
 
 
 async def test_a_moment_that_was_added_is_in_the_list_that_is_asked_for_next(

@@ -94,7 +94,7 @@ async def test_a_filename_has_the_extension_of_its_file(browser: Browser, conn: 
     assert (await browser.get_json("/api/videos"))[0]["filename"] == f"talk.{extension}"
 
 
-async def test_a_transcript_needs_no_audio_to_be_told_of(browser: Browser, conn: Connection) -> None:
+async def test_a_transcript_needs_no_audio_to_be_notified_of(browser: Browser, conn: Connection) -> None:
     await make_transcript(conn, video_id=(await make_video(conn)).id)
     (card,) = await browser.get_json("/api/videos")
     assert (card["has_audio"], card["has_transcript"]) == (False, True)
@@ -108,15 +108,15 @@ def file(library: Path) -> Path:
 
 
 @pytest.fixture
-async def film(conn: Connection, file: Path) -> bytes:
-    """The film of `demo-talk`."""
+async def video_file(conn: Connection, file: Path) -> bytes:
+    """The video of `demo-talk`."""
     await make_video(conn, identifier="demo-talk", cloud_url=file.as_uri())
     return await asyncio.to_thread(file.read_bytes)
 
 
-async def test_a_film_without_a_range_is_sent_whole(browser: Browser, film: bytes) -> None:
+async def test_a_video_file_without_a_range_is_sent_whole(browser: Browser, video_file: bytes) -> None:
     answer = await browser.load(STREAM)
-    assert (answer.status_code, answer.content) == (200, film)
+    assert (answer.status_code, answer.content) == (200, video_file)
     assert (answer.headers["Accept-Ranges"], answer.headers["Content-Length"]) == ("bytes", str(SIZE))
     assert {"etag", "last-modified"} <= set(answer.headers)
 
@@ -132,37 +132,37 @@ async def test_a_film_without_a_range_is_sent_whole(browser: Browser, film: byte
     ],
 )
 async def test_a_player_gets_the_range_it_asks_for(
-    browser: Browser, film: bytes, wanted: str, first: int, last: int
+    browser: Browser, video_file: bytes, wanted: str, first: int, last: int
 ) -> None:
     answer = await browser.load(STREAM, Range=wanted)
-    assert (answer.status_code, answer.content) == (206, film[first : last + 1])
+    assert (answer.status_code, answer.content) == (206, video_file[first : last + 1])
     assert answer.headers["Content-Range"] == f"bytes {first}-{last}/{SIZE}"
     assert answer.headers["Content-Length"] == str(last + 1 - first)
     assert answer.headers["Accept-Ranges"] == "bytes"
 
 
-async def test_a_range_behind_the_end_is_416_with_the_size(browser: Browser, film: bytes) -> None:
+async def test_a_range_behind_the_end_is_416_with_the_size(browser: Browser, video_file: bytes) -> None:
     answer = await browser.load(STREAM, Range="bytes=319366-")
     assert (answer.status_code, answer.json()) == (416, {"detail": "Range not satisfiable"})
     assert answer.headers["Content-Range"] == f"bytes */{SIZE}"
 
 
 @pytest.mark.parametrize("wanted", ["bytes=abc", "bytes=100-50"])
-async def test_a_range_that_is_none_is_ignored(browser: Browser, film: bytes, wanted: str) -> None:
+async def test_a_range_that_is_none_is_ignored(browser: Browser, video_file: bytes, wanted: str) -> None:
     answer = await browser.load(STREAM, Range=wanted)
-    assert (answer.status_code, answer.content) == (200, film)
+    assert (answer.status_code, answer.content) == (200, video_file)
 
 
-async def test_several_ranges_come_in_parts(browser: Browser, film: bytes) -> None:
+async def test_several_ranges_come_in_parts(browser: Browser, video_file: bytes) -> None:
     answer = await browser.load(STREAM, Range="bytes=0-9,20-29")
     assert answer.status_code == 206
     assert answer.headers["Content-Type"].startswith("multipart/byteranges")
-    assert film[:10] in answer.content
-    assert film[20:30] in answer.content
+    assert video_file[:10] in answer.content
+    assert video_file[20:30] in answer.content
 
 
 @pytest.mark.parametrize("path", ["stream", "thumbnail"])
-async def test_a_film_that_is_gone_is_404(browser: Browser, conn: Connection, path: str) -> None:
+async def test_a_video_file_that_is_gone_is_404(browser: Browser, conn: Connection, path: str) -> None:
     await make_video(conn, identifier="demo-talk")
     answer = await browser.get(f"/api/videos/demo-talk/{path}")
     assert answer.status_code == 404
@@ -216,7 +216,9 @@ async def test_folders_and_files_that_were_never_served_are_404(
     assert (await browser.load(path)).status_code == 404
 
 
-async def test_every_kind_of_film_is_told_by_its_own_type(browser: Browser, conn: Connection, library: Path) -> None:
+async def test_every_kind_of_video_file_is_reported_by_its_own_type(
+    browser: Browser, conn: Connection, library: Path
+) -> None:
     for extension, content_type in (("mp4", "video/mp4"), ("webm", "video/webm"), ("mkv", "video/x-matroska")):
         codec = "libvpx" if extension == "webm" else "libx264"
         movie = make_movie(library / f"{extension}.{extension}", video_codec=codec, audio_codec=None)

@@ -152,7 +152,7 @@ async def test_equal_times_in_two_videos_get_two_ids(browser: Browser, conn: Con
         (25, 31, "x", "Moment overlaps with existing moment 'Refined' (30.0s - 40.0s)"),
     ],
 )
-async def test_the_first_rule_that_is_broken_is_told(
+async def test_the_first_rule_that_is_broken_is_reported(
     browser: Browser, conn: Connection, talk: Video, start: float, end: float, title: str, detail: str
 ) -> None:
     intro = await make_moment(conn, video_id=talk.id, start_time=10, end_time=20, title="Intro")
@@ -266,7 +266,7 @@ REFINE = '{"user_prompt":"Shorter","model":"qwen3_vl_fp8","temperature":0.7,"inc
     ],
     ids=["generate", "refine"],
 )
-async def test_a_dialog_starts_its_job_and_is_told_when_it_has_ended(
+async def test_a_dialog_starts_its_job_and_is_reported_when_it_has_ended(
     browser: Browser,
     conn: Connection,
     tmp_path: Path,

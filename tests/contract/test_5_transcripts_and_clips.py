@@ -98,7 +98,7 @@ async def test_a_button_without_a_body_answers_at_once_and_its_status_tells_the_
     assert (await browser.send("POST", f"{TALK}/{button}")).status_code == 200
 
 
-async def test_sound_and_transcript_are_not_made_twice(browser: Browser, conn: Connection, tmp_path: Path) -> None:
+async def test_audio_and_transcript_are_not_made_twice(browser: Browser, conn: Connection, tmp_path: Path) -> None:
     await make_demo(conn, tmp_path / "library")
     for button, detail in (
         ("process-audio", "Audio file already exists for this video"),
@@ -108,7 +108,7 @@ async def test_sound_and_transcript_are_not_made_twice(browser: Browser, conn: C
         assert (answer.status_code, answer.json()) == (400, {"detail": detail})
 
 
-async def test_a_transcript_needs_sound(browser: Browser, conn: Connection) -> None:
+async def test_a_transcript_needs_audio(browser: Browser, conn: Connection) -> None:
     await make_video(conn, identifier="demo-talk")
     answer = await browser.send("POST", f"{TALK}/process-transcript")
     assert (answer.status_code, detail_of(answer)) == (400, "Audio file not found. Please process audio first.")

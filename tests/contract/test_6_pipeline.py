@@ -152,9 +152,9 @@ async def test_a_run_that_failed_says_where_and_why(browser: Browser, conn: Conn
 async def test_the_page_of_urls_gets_what_it_reads(browser: Browser, conn: Connection) -> None:
     answer = await browser.send("POST", "/api/generate_moments", URL)
     assert answer.status_code == 200
-    told: dict[str, Any] = answer.json()
-    assert re.fullmatch(r"pipeline:my-video-file:\d{13}", told.pop("request_id"))
-    assert told == {
+    reports: dict[str, Any] = answer.json()
+    assert re.fullmatch(r"pipeline:my-video-file:\d{13}", reports.pop("request_id"))
+    assert reports == {
         "video_id": "my-video-file",
         "status": "queued",
         "message": "Pipeline started successfully",
@@ -172,7 +172,7 @@ async def test_the_page_of_urls_gets_what_it_reads(browser: Browser, conn: Conne
 @pytest.mark.parametrize(
     "url", ["ftp://cdn.example/film.mp4", "https://cdn.example", "https://cdn.example/", "gs:///film.mp4", "film.mp4"]
 )
-async def test_an_address_of_no_film_is_one_text(browser: Browser, url: str) -> None:
+async def test_an_address_of_no_video_file_is_one_text(browser: Browser, url: str) -> None:
     answer = await browser.send("POST", "/api/generate_moments", f'{{"video_url":"{url}"}}')
     assert answer.status_code == 422
     assert detail_of(answer).startswith("video_url")
@@ -194,7 +194,7 @@ async def test_the_history_has_every_run_newest_first(browser: Browser, conn: Co
     assert history["runs"][1] == await browser.get_json(f"{TALK}/status")
 
 
-async def test_who_has_really_answered_is_told(browser: Browser, conn: Connection) -> None:
+async def test_who_has_really_answered_is_reported(browser: Browser, conn: Connection) -> None:
     await make_video(conn, identifier="demo-talk")
     run = await claim_run(conn, await enqueue_run(conn, "demo-talk"))
     await save_stage(conn, run, Stage.TRANSCRIPT, StageStatus.COMPLETED, result={"service": "whisper-tiny.en"})

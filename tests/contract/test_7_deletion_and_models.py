@@ -70,7 +70,7 @@ async def test_a_deletion_tells_what_is_gone(browser: Browser, talk: Video) -> N
     assert await browser.get_json("/api/videos") == []
 
 
-async def test_a_thumbnail_and_a_source_are_told_of_too(
+async def test_a_thumbnail_and_a_source_are_notified_of_too(
     browser: Browser, conn: Connection, talk: Video, storage: Storage, tmp_path: Path
 ) -> None:
     picture = await keep(storage, thumbnail_folder_key("demo-talk"), "still.jpg", tmp_path)
@@ -138,16 +138,16 @@ DEFAULTS: dict[str, tuple[Any, ...]] = {
 }
 
 
-def told(model: dict[str, Any]) -> tuple[Any, ...]:
+def reports(model: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(model[name] for name in ("name", "model_id", "supports_video", "top_p", "top_k"))
 
 
 async def test_the_registry_begins_with_the_defaults(browser: Browser) -> None:
     answer = await browser.get_json(MODELS)
     assert answer["count"] == 6
-    assert [(model["model_key"], told(model)) for model in answer["models"]] == list(DEFAULTS.items())
+    assert [(model["model_key"], reports(model)) for model in answer["models"]] == list(DEFAULTS.items())
     defaults = await browser.get_json(f"{MODELS}/defaults/all")
-    assert {key: told(model) for key, model in defaults.items()} == DEFAULTS
+    assert {key: reports(model) for key, model in defaults.items()} == DEFAULTS
 
 
 async def test_a_model_is_made_read_changed_and_deleted(browser: Browser) -> None:
@@ -208,6 +208,6 @@ async def test_a_model_that_cannot_be_is_422(browser: Browser, body: str) -> Non
     assert (await browser.send("POST", f"{MODELS}/tst", body)).status_code == 422
 
 
-async def test_a_change_of_nothing_and_a_wrong_method_are_told_as_such(browser: Browser) -> None:
+async def test_a_change_of_nothing_and_a_wrong_method_are_reported_as_such(browser: Browser) -> None:
     assert (await browser.send("PATCH", f"{MODELS}/minimax", "{}")).status_code == 422
     assert (await browser.send("PUT", f"{MODELS}/minimax", "{}")).status_code == 405

@@ -61,7 +61,7 @@ async def test_nothing_is_sent_to_a_host_that_is_refused() -> None:
         assert site.visits == []
 
 
-async def test_what_is_not_there_and_what_is_refused_are_told_in_the_same_words() -> None:
+async def test_what_is_not_there_and_what_is_refused_are_reported_in_the_same_words() -> None:
     with Site() as site:
         refused = [site.url, f"http://localhost:{free_port()}/", "http://nobody.invalid/"]
         texts = set()
@@ -210,7 +210,7 @@ async def test_a_server_that_does_not_answer_may_answer_later() -> None:
             await client.get(f"http://127.0.0.1:{silent.getsockname()[1]}/")
 
 
-async def test_passwords_and_signatures_are_neither_logged_nor_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_passwords_and_signatures_are_neither_logged_nor_reported(caplog: pytest.LogCaptureFixture) -> None:
     with Site() as site, caplog.at_level(logging.WARNING):
         for host, answer in ((site.host, sending(b"", 500)), ("elsewhere.invalid", sending(b""))):
             site.answers["/"] = answer

@@ -41,7 +41,7 @@ async def test_calls_take_turns_in_the_order_they_come() -> None:
     assert done == ["long", "short", "long", "long", "long"]
 
 
-async def test_an_observer_is_told_of_calls_that_wait_and_work() -> None:
+async def test_an_observer_is_notified_of_calls_that_wait_and_work() -> None:
     turns, free, busy = SlotSemaphore(), Observer(), Observer()
 
     async def observed(observer: Observer) -> None:
@@ -64,7 +64,7 @@ async def test_turns_may_be_several_at_once() -> None:
         assert done == ["first", "second"]
 
 
-async def test_all_observers_are_told() -> None:
+async def test_all_observers_are_reported() -> None:
     turns, outer, inner = SlotSemaphore(), Observer(), Observer()
     with observe_slots(outer):
         with observe_slots(inner):
@@ -115,15 +115,15 @@ async def test_an_observer_that_fails_costs_no_turn() -> None:
         pass
 
 
-async def test_a_call_that_is_told_twice_to_end_is_waited_for_and_its_failure_is_nobodys() -> None:
-    workers, begun, told, ended = ThreadPool("test", 1), threading.Event(), threading.Event(), threading.Event()
+async def test_a_call_that_is_reported_twice_to_end_is_waited_for_and_its_failure_is_nobodys() -> None:
+    workers, begun, reports, ended = ThreadPool("test", 1), threading.Event(), threading.Event(), threading.Event()
     unseen: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: unseen.append(context))
 
     def work() -> None:
         begun.set()
-        told.wait(60)
+        reports.wait(60)
         ended.set()
         raise ValueError("The server is stopping")
 
@@ -134,7 +134,7 @@ async def test_a_call_that_is_told_twice_to_end_is_waited_for_and_its_failure_is
             await asyncio.sleep(0.01)
             waiting.cancel()
         await asyncio.sleep(0.01)
-        told.set()
+        reports.set()
         with pytest.raises(asyncio.CancelledError):
             await waiting
         assert ended.is_set()
@@ -147,15 +147,15 @@ async def test_a_call_that_is_told_twice_to_end_is_waited_for_and_its_failure_is
 
 
 async def test_a_call_that_waits_for_a_thread_waits_for_its_turn() -> None:
-    workers, told, observer = ThreadPool("test", 2), threading.Event(), Observer()
+    workers, reports, observer = ThreadPool("test", 2), threading.Event(), Observer()
     try:
-        busy = [asyncio.create_task(workers.run_in_slot(lambda _: told.wait(10))) for _ in range(2)]
+        busy = [asyncio.create_task(workers.run_in_slot(lambda _: reports.wait(10))) for _ in range(2)]
         await asyncio.sleep(0)
         with observe_slots(observer):
             waiting = asyncio.create_task(workers.run_in_slot(lambda _: "done"))
         await asyncio.sleep(0.01)
         assert observer.seen == ["wait"]
-        told.set()
+        reports.set()
         assert await waiting == "done"
         assert observer.seen == ["wait", "work", "leave"]
         assert await asyncio.gather(*busy) == [True, True]

@@ -87,7 +87,7 @@ def test_a_sentence_says_what_is_wrong_and_what_would_be_right(name: str, value:
 
 
 @pytest.mark.parametrize("kind", get_args(ErrorType))
-def test_no_error_is_told_in_the_words_of_pydantic(kind: str) -> None:
+def test_no_error_is_reported_in_the_words_of_pydantic(kind: str) -> None:
     sentence = describe_validation_error(
         "title", {"type": kind, "loc": ("body", "title"), "msg": "Input should be", "input": 5}
     )

@@ -23,7 +23,7 @@ async def test_every_constraint_has_its_error(conn: Connection) -> None:
     assert {name for (name,) in await cursor.fetchall()} == set(_VIOLATIONS)
 
 
-async def test_a_violation_is_told_by_its_constraint(conn: Connection) -> None:
+async def test_a_violation_is_reported_by_its_constraint(conn: Connection) -> None:
     statement = b"INSERT INTO videos (identifier, cloud_url) VALUES ('talk', 'file:///x')"
     await conn.execute(statement)
     with pytest.raises(psycopg.errors.UniqueViolation) as raised:
@@ -155,7 +155,7 @@ async def test_the_reason_of_a_refused_connection_is_postgresqls_own(database_ur
         (b"SELECT FROM WHERE", None),
     ],
 )
-def test_an_operator_is_told_the_reason(
+def test_an_operator_is_reported_the_reason(
     statement: bytes, sentence: str | None, database_url: str, superuser_url: str
 ) -> None:
     with psycopg.connect(as_superuser(database_url, superuser_url)) as conn, pytest.raises(psycopg.Error) as raised:

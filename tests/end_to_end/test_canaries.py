@@ -23,7 +23,7 @@ from app.embedded import EmbeddedValkey
 from tests.ai.model_server import ModelServer, Received, Reply
 from tests.conftest import Databases
 from tests.end_to_end.frontend import Frontend
-from tests.media.movies import make_sounding_movie
+from tests.media.movies import make_movie_with_audio
 from tests.serving import ServerProcess, serving
 from tests.sites import Site, Visit, sending
 
@@ -135,7 +135,7 @@ def find(asked: Received) -> Reply:
 def place(tmp_path_factory: pytest.TempPathFactory, databases: Databases, template_url: str) -> Iterator[Place]:
     folder: Path = tmp_path_factory.mktemp("canaries")
     url = databases.create(template_url)
-    movie = make_sounding_movie(folder / "talk.mp4", 12.0, [(1.0, 9.0)]).read_bytes()
+    movie = make_movie_with_audio(folder / "talk.mp4", 12.0, [(1.0, 9.0)]).read_bytes()
     with Site() as site, ModelServer() as services, EmbeddedValkey(folder / "valkey") as valkey:
         site.answers = {"/talk.mp4": sending(movie), "/hook": sending(b"", 500)}
         services.transcript(hear)

@@ -124,7 +124,7 @@ def test_what_cannot_be_done_is_one_sentence(library: Library) -> None:
         assert "Traceback" not in ended.stderr
 
 
-def test_another_film_of_the_same_name_and_size_is_not_taken_for_the_one_that_is_there(library: Library) -> None:
+def test_another_video_file_of_the_same_name_and_size_is_not_taken_for_the_one_that_is_there(library: Library) -> None:
     mute = make_movie(library.folder / "here" / "alike.mp4", audio_codec=None)
     assert "The video has no audio" in library.run(str(mute)).stderr
     other = library.folder / "there" / "alike.mp4"
@@ -136,9 +136,9 @@ def test_another_film_of_the_same_name_and_size_is_not_taken_for_the_one_that_is
 
 
 def test_without_moments_the_reason_is_said(library: Library, short_talk: Talk) -> None:
-    film = library.folder / "short.mp4"
-    film.write_bytes(short_talk.path.read_bytes())
-    ended = library.run(str(film), "--min-length", "60")
+    video_file = library.folder / "short.mp4"
+    video_file.write_bytes(short_talk.path.read_bytes())
+    ended = library.run(str(video_file), "--min-length", "60")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == "No moments were found\n"
     reason = ended.stderr.splitlines()[-1]

@@ -70,7 +70,7 @@ def test_at_most_one_word_in_ten_is_heard_wrongly(finished: Finished) -> None:
     assert word_error_rate(finished.talk.text, said) < 0.1
 
 
-def test_words_are_told_where_they_are_said(finished: Finished) -> None:
+def test_words_are_reported_where_they_are_said(finished: Finished) -> None:
     words = finished.get("transcript")["word_timestamps"]
     assert all(word["start"] <= word["end"] for word in words)
     assert all(one["start"] <= other["start"] for one, other in pairwise(words))
@@ -109,13 +109,13 @@ def test_each_moment_has_a_refined_moment_under_it_unless_its_times_were_exact(f
 def test_each_clip_plays_for_exactly_its_length_and_shows_what_was_to_be_seen(finished: Finished) -> None:
     for moment in nodes_of(finished.get("lineage")):
         clip = moment["clip"]
-        film = finished.frontend.load(f"/api/videos/{finished.video}/moments/{moment['id']}/clip")
-        with av.open(io.BytesIO(film.content), "r") as container:
+        video_file = finished.frontend.load(f"/api/videos/{finished.video}/moments/{moment['id']}/clip")
+        with av.open(io.BytesIO(video_file.content), "r") as container:
             frames = [(frame.time, middle_of(frame)) for frame in container.decode(video=0)]
-            sound = container.streams.audio[0]
-            assert sound.duration is not None
-            assert sound.time_base is not None
-            heard = float(sound.duration * sound.time_base)
+            stream = container.streams.audio[0]
+            assert stream.duration is not None
+            assert stream.time_base is not None
+            heard = float(stream.duration * stream.time_base)
         length = clip["end_time"] - clip["start_time"]
         assert clip["start_time"] <= moment["start_time"]
         assert clip["end_time"] >= moment["end_time"]
@@ -168,7 +168,7 @@ def test_every_job_of_the_video_counts_as_completed(finished: Finished) -> None:
         assert finished.get(f"refinement-status/{moment['parent_id']}")["status"] == "completed"
 
 
-def test_every_model_is_told_truthfully(finished: Finished) -> None:
+def test_every_model_is_reported_truthfully(finished: Finished) -> None:
     lineage = finished.get("lineage")
     assert lineage["transcript"]["transcription_service"] == "whisper-tiny.en"
     answered_by = finished.last["answered_by"]

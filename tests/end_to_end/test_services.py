@@ -63,7 +63,7 @@ def test_the_service_finds_and_refines(served: Finished, chat: ModelServer) -> N
     assert {asked.body["model"] for asked in chat.requests} == {"chatty"}
 
 
-def test_it_is_told_that_the_service_answered(served: Finished) -> None:
+def test_it_is_reported_that_the_service_answered(served: Finished) -> None:
     assert served.last["generation_model"] == "minimax"
     assert served.last["refinement_model"] == "minimax"
     assert served.last["answered_by"]["generation"] == "chatty-7b"

@@ -15,7 +15,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 MEGABYTE = 1024 * 1024
 
 
-# The command, which copies no further than some megabytes of each film as long as the file that is named is there.
+# The command, which copies no further than some megabytes of each video as long as the file that is named is there.
 _HALTED = """
 import sys, time
 from pathlib import Path
@@ -51,7 +51,7 @@ class Imports:
     def start(
         self, before: Callable[[], None] | None = None, halt_after: int | None = None
     ) -> Iterator[subprocess.Popen[str]]:
-        """Run one; with `halt_after` it stands still after so many megabytes of each film, until `go_on`."""
+        """Run one; with `halt_after` it stands still after so many megabytes of each video, until `go_on`."""
         program = ["-m", "app"]
         if halt_after is not None:
             self._halt.touch()
@@ -80,7 +80,7 @@ class Imports:
             return process.returncode, output, errors
 
     def wait_for_a_draft(self, size: int) -> None:
-        """Wait until so much of a film has been copied."""
+        """Wait until so much of a video has been copied."""
         deadline = time.monotonic() + 60
         while not any(each.stat().st_size >= size for each in self.drafts()):
             assert time.monotonic() < deadline
@@ -96,8 +96,8 @@ class Imports:
         return {path for path in self.media.rglob("*") if path.is_file() and path not in self.drafts()}
 
 
-def add_long_film(legacy: LegacyLibrary, video: str, megabytes: int) -> Path:
-    """A film of some size: the rest of it is an atom that players pass over."""
+def add_long_video_file(legacy: LegacyLibrary, video: str, megabytes: int) -> Path:
+    """A video of some size: the rest of it is an atom that players pass over."""
     path = legacy.add_video(f"{video}.mp4")
     noise = os.urandom(MEGABYTE)
     with path.open("ab") as file:

@@ -126,10 +126,10 @@ async def test_a_file_that_changed_in_the_library_is_sent_again(importer: Import
     fill_with_media(legacy)
     await importer.run(legacy, copy=True)
     before = await importer.row("videos")
-    film = legacy.add_video("talk.mp4", seconds=4)
+    video_file = legacy.add_video("talk.mp4", seconds=4)
     report = await importer.run(legacy, copy=True)
     video = await importer.row("videos")
-    assert await read(importer, video["cloud_url"]) == film.read_bytes()
+    assert await read(importer, video["cloud_url"]) == video_file.read_bytes()
     assert video["duration_seconds"] == pytest.approx(4, abs=0.2)
     assert video["cloud_url"] == before["cloud_url"]
     assert (report["files"]["copied"], report["files"]["copied_before"]) == (1, 3)
@@ -192,9 +192,9 @@ async def test_a_clip_of_no_moment_is_not_copied(importer: Importer, legacy: Leg
 async def test_names_that_differ_only_in_their_case_have_folders_of_their_own(
     importer: Importer, legacy: LegacyLibrary
 ) -> None:
-    film = legacy.add_video("talk.mp4").read_bytes()
+    video_file = legacy.add_video("talk.mp4").read_bytes()
     for video in ("talk", "Talk", "TALK"):
-        legacy.add(f"videos/{video}.mp4", film + video.encode())
+        legacy.add(f"videos/{video}.mp4", video_file + video.encode())
     await importer.run(legacy, copy=True)
     urls = [row["cloud_url"] for row in await importer.rows("videos", 'identifier COLLATE "C"')]
     assert len({url.lower() for url in urls}) == 3
@@ -269,8 +269,8 @@ async def test_files_that_vanish_lose_only_themselves(
 async def test_a_file_that_becomes_something_else_loses_only_itself(
     importer: Importer, legacy: LegacyLibrary, monkeypatch: pytest.MonkeyPatch, turn_into: Any, reason: str
 ) -> None:
-    film = fill_with_media(legacy)[video_folder_key("talk")]
-    vanish(monkeypatch, film, turn_into=turn_into)
+    video_file = fill_with_media(legacy)[video_folder_key("talk")]
+    vanish(monkeypatch, video_file, turn_into=turn_into)
     report = await importer.run(legacy, copy=True)
     assert [(entry["file"], entry["reason"]) for entry in entries(report, "refused")] == [("videos/talk.mp4", reason)]
     assert counts(report, "new") == {"videos": 1, "prompts": 1, "generation_configs": 1} | {
@@ -283,9 +283,9 @@ async def test_a_file_that_becomes_something_else_loses_only_itself(
 async def test_a_video_whose_file_vanished_and_that_lies_in_a_bucket_too_lies_there(
     importer: Importer, legacy: LegacyLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    film = fill_with_media(legacy)[video_folder_key("talk")]
+    video_file = fill_with_media(legacy)[video_folder_key("talk")]
     legacy.add_registry(make_registry_entry("talk", "gs://films/talk.mp4"))
-    vanish(monkeypatch, film)
+    vanish(monkeypatch, video_file)
     await importer.run(legacy, copy=True)
     assert (await importer.row("videos"))["cloud_url"] == "gs://films/talk.mp4"
 

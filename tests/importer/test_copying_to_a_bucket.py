@@ -12,7 +12,7 @@ from app.storage.google_cloud import client
 from tests.google_emulator import Emulator, FaultyProxy
 from tests.importer.importer import Importer, counts
 from tests.importer.legacy import LegacyLibrary, make_row
-from tests.importer.processes import MEGABYTE, Imports, add_long_film
+from tests.importer.processes import MEGABYTE, Imports, add_long_video_file
 from tests.storage.stores import read_all
 
 
@@ -95,8 +95,8 @@ async def test_a_bucket_that_does_not_exist_is_one_sentence(
 def test_an_import_into_a_bucket_that_was_killed_is_completed_by_the_next_one(
     emulator: Emulator, credentials: Path, bucket: str, own_database_url: str, tmp_path: Path, legacy: LegacyLibrary
 ) -> None:
-    films = {video: add_long_film(legacy, video, 40) for video in ("a", "b")}
-    size = sum(film.stat().st_size for film in films.values())
+    video_files = {video: add_long_video_file(legacy, video, 40) for video in ("a", "b")}
+    size = sum(video_file.stat().st_size for video_file in video_files.values())
     with FaultyProxy(emulator) as proxy:
         imports = Imports(
             tmp_path,
@@ -116,8 +116,8 @@ def test_an_import_into_a_bucket_that_was_killed_is_completed_by_the_next_one(
         status, output, errors = imports.finish()
         assert status == 0, output + errors
         assert proxy.sent_bytes() <= size + 2 * 2 * 8 * MEGABYTE
-    assert emulator.names_in(bucket) == [f"media/videos/{video}/{video}.mp4" for video in films]
+    assert emulator.names_in(bucket) == [f"media/videos/{video}/{video}.mp4" for video in video_files]
     with psycopg.connect(own_database_url) as conn:
         urls = conn.execute("SELECT cloud_url FROM videos ORDER BY identifier").fetchall()
-    assert urls == [(f"gs://{bucket}/media/videos/{video}/{video}.mp4",) for video in films]
+    assert urls == [(f"gs://{bucket}/media/videos/{video}/{video}.mp4",) for video in video_files]
     assert imports.drafts() == []

@@ -80,7 +80,7 @@ async def test_ten_imports_at_once_leave_one_copy(importer: Importer, legacy: Le
     }
 
 
-async def test_a_film_is_described_by_itself(importer: Importer, legacy: LegacyLibrary) -> None:
+async def test_a_video_file_is_described_by_itself(importer: Importer, legacy: LegacyLibrary) -> None:
     path = legacy.add_video("a talk.mp4", seconds=2)
     await importer.run(legacy)
     video = await importer.row("videos")
@@ -106,7 +106,7 @@ async def test_a_file_that_was_cut_off_is_imported_as_long_as_it_is(importer: Im
             assert declared == pytest.approx(12.0, abs=0.1)
 
 
-async def test_a_film_that_is_none_is_reported_and_its_video_is_imported(
+async def test_a_video_file_that_is_none_is_reported_and_its_video_is_imported(
     importer: Importer, legacy: LegacyLibrary
 ) -> None:
     legacy.add("videos/talk.mp4", "not a film")
@@ -116,7 +116,7 @@ async def test_a_film_that_is_none_is_reported_and_its_video_is_imported(
     assert [(entry["file"], entry["kind"]) for entry in report["entries"]] == [("videos/talk.mp4", "refused")]
 
 
-async def test_a_film_of_too_many_pixels_is_reported_and_its_video_is_imported(
+async def test_a_video_file_of_too_many_pixels_is_reported_and_its_video_is_imported(
     importer: Importer, legacy: LegacyLibrary
 ) -> None:
     make_bomb(legacy.add("videos/talk.mp4", ""), 100, streams=6, said_side=16_000, container_format="mov")
@@ -162,7 +162,9 @@ def test_a_picture_that_is_gone_by_now_loses_only_itself(legacy: LegacyLibrary) 
     ]
 
 
-async def test_a_video_without_a_film_lies_where_the_registry_says(importer: Importer, legacy: LegacyLibrary) -> None:
+async def test_a_video_without_a_video_file_lies_where_the_registry_says(
+    importer: Importer, legacy: LegacyLibrary
+) -> None:
     legacy.add_registry(make_registry_entry("talk", "gs://films/talk.mp4", file_size=5 * 1024 * 1024))
     await importer.run(legacy)
     video = await importer.row("videos")
@@ -170,7 +172,7 @@ async def test_a_video_without_a_film_lies_where_the_registry_says(importer: Imp
     assert video["file_size_kb"] == 5 * 1024
 
 
-async def test_a_video_without_a_film_or_an_address_lies_where_its_film_would_be(
+async def test_a_video_without_a_video_file_or_an_address_lies_where_its_video_file_would_be(
     importer: Importer, legacy: LegacyLibrary
 ) -> None:
     legacy.add_moments("talk", make_row())

@@ -28,7 +28,7 @@ async def test_importing_again_changes_nothing(importer: Importer, legacy: Legac
     assert second["entries"] == first["entries"]
 
 
-async def test_a_film_that_is_gone_takes_nothing_with_it(importer: Importer, legacy: LegacyLibrary) -> None:
+async def test_a_video_file_that_is_gone_takes_nothing_with_it(importer: Importer, legacy: LegacyLibrary) -> None:
     path = legacy.add_video("talk.mkv")
     legacy.add_transcript("talk")
     await importer.run(legacy)
@@ -38,7 +38,7 @@ async def test_a_film_that_is_gone_takes_nothing_with_it(importer: Importer, leg
     assert await importer.everything() == before
 
 
-async def test_a_film_that_comes_later_is_found(importer: Importer, legacy: LegacyLibrary) -> None:
+async def test_a_video_file_that_comes_later_is_found(importer: Importer, legacy: LegacyLibrary) -> None:
     legacy.add_transcript("talk")
     await importer.run(legacy)
     path = legacy.add_video("talk.mov")

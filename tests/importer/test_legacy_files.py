@@ -62,14 +62,14 @@ def test_files_of_one_name_are_one_video(legacy: LegacyLibrary) -> None:
     assert noted == {}
 
 
-def test_a_video_needs_no_film(legacy: LegacyLibrary) -> None:
+def test_a_video_needs_no_video_file(legacy: LegacyLibrary) -> None:
     legacy.add("transcripts/a.json", "x")
     legacy.add("moments/b.json", "x")
     legacy.add("pipeline_history/c.json", "x")
     assert names(scan(legacy, "d")[0]) == ["a", "b", "c", "d"]
 
 
-def test_of_two_films_with_one_name_the_first_extension_counts(legacy: LegacyLibrary) -> None:
+def test_of_two_video_files_with_one_name_the_first_extension_counts(legacy: LegacyLibrary) -> None:
     for extension in ("ogg", "webm", "mkv", "MP4"):
         legacy.add(f"videos/talk.{extension}", "x")
     library, noted = scan(legacy)
@@ -79,7 +79,7 @@ def test_of_two_films_with_one_name_the_first_extension_counts(legacy: LegacyLib
 
 
 @pytest.mark.parametrize("extension", [".mp4", ".webm", ".mov", ".avi", ".mkv", ".ogg", ".MOV"])
-def test_a_film_is_known_by_its_extension(legacy: LegacyLibrary, extension: str) -> None:
+def test_a_video_file_is_known_by_its_extension(legacy: LegacyLibrary, extension: str) -> None:
     legacy.add(f"videos/talk{extension}", "x")
     assert names(scan(legacy)[0]) == ["talk"]
 
@@ -91,7 +91,7 @@ def test_a_thumbnail_alone_is_an_orphan(legacy: LegacyLibrary) -> None:
     assert noted["thumbnails/gone.jpg"][0] is EntryKind.ORPHAN
 
 
-def test_the_sound_of_nothing_is_an_orphan(legacy: LegacyLibrary) -> None:
+def test_the_audio_of_nothing_is_an_orphan(legacy: LegacyLibrary) -> None:
     legacy.add("audios/gone.wav", "x")
     library, noted = scan(legacy)
     assert library.videos == []

@@ -14,39 +14,41 @@ from tests.importer.legacy import LegacyLibrary, make_registry_entry, make_row
 async def test_a_running_server_can_read_the_files_of_an_imported_library(
     importer: Importer, legacy: LegacyLibrary
 ) -> None:
-    film = legacy.add_video("talk.mp4")
+    video_file = legacy.add_video("talk.mp4")
     server = open_storage(importer.settings)
     with pytest.raises(FileMissing):
-        await server.stat(film.as_uri())
+        await server.stat(video_file.as_uri())
     await importer.run(legacy)
-    assert (await server.stat((await importer.row("videos"))["cloud_url"])).size == film.stat().st_size
+    assert (await server.stat((await importer.row("videos"))["cloud_url"])).size == video_file.stat().st_size
     await server.aclose()
 
 
 async def test_what_lies_on_another_disk_and_is_linked_can_be_read_too(
     importer: Importer, legacy: LegacyLibrary, tmp_path: Path
 ) -> None:
-    film = LegacyLibrary(tmp_path / "disk").add_video("talk.mp4")
-    (legacy.root / "videos").symlink_to(film.parent)
+    video_file = LegacyLibrary(tmp_path / "disk").add_video("talk.mp4")
+    (legacy.root / "videos").symlink_to(video_file.parent)
     legacy.add_thumbnail("talk")
     await importer.run(legacy)
-    assert (await importer.storage.stat((await importer.row("videos"))["cloud_url"])).size == film.stat().st_size
-    assert importer.storage.libraries.list_folders() == (legacy.root, film.parent)
+    assert (await importer.storage.stat((await importer.row("videos"))["cloud_url"])).size == video_file.stat().st_size
+    assert importer.storage.libraries.list_folders() == (legacy.root, video_file.parent)
 
 
 async def test_files_of_a_library_are_never_the_servers_own(importer: Importer, legacy: LegacyLibrary) -> None:
-    film = legacy.add_video("talk.mp4")
+    video_file = legacy.add_video("talk.mp4")
     await importer.run(legacy)
     assert not importer.storage.owns((await importer.row("videos"))["cloud_url"])
     assert await importer.storage.delete((await importer.row("videos"))["cloud_url"]) is False
-    assert film.exists()
+    assert video_file.exists()
 
 
-async def test_a_film_that_may_come_later_is_expected_in_the_library(importer: Importer, legacy: LegacyLibrary) -> None:
+async def test_a_video_file_that_may_come_later_is_expected_in_the_library(
+    importer: Importer, legacy: LegacyLibrary
+) -> None:
     legacy.add_moments("talk", make_row())
     await importer.run(legacy)
-    film = legacy.add_video("talk.mp4")
-    assert (await importer.storage.stat((await importer.row("videos"))["cloud_url"])).size == film.stat().st_size
+    video_file = legacy.add_video("talk.mp4")
+    assert (await importer.storage.stat((await importer.row("videos"))["cloud_url"])).size == video_file.stat().st_size
 
 
 async def test_a_dry_run_notes_nothing(importer: Importer, legacy: LegacyLibrary) -> None:
@@ -79,7 +81,7 @@ async def test_importing_twice_notes_a_library_once(importer: Importer, legacy: 
 async def test_a_library_that_the_servers_own_files_lie_in_is_refused(
     own_database_url: str, legacy: LegacyLibrary, tmp_path: Path, home: str, how: dict[str, bool]
 ) -> None:
-    film = legacy.add_video("talk.mp4")
+    video_file = legacy.add_video("talk.mp4")
     (tmp_path / "link").symlink_to(legacy.root)
     importer = Importer(own_database_url, tmp_path / "data", (tmp_path / home).as_uri())
     with pytest.raises(ConfigurationError, match=r"^STORAGE_URL must not lie in the library"):
@@ -87,15 +89,15 @@ async def test_a_library_that_the_servers_own_files_lie_in_is_refused(
     assert await importer.rows("videos") == []
     assert not importer.settings.data_dir.exists()
     assert importer.storage.libraries.list_folders() == ()
-    assert film.exists()
+    assert video_file.exists()
 
 
 async def test_a_linked_folder_that_the_servers_own_files_lie_in_is_refused(
     own_database_url: str, legacy: LegacyLibrary, tmp_path: Path
 ) -> None:
-    film = LegacyLibrary(tmp_path / "disk").add_video("talk.mp4")
-    (legacy.root / "videos").symlink_to(film.parent)
-    importer = Importer(own_database_url, tmp_path / "data", (film.parent / "media").as_uri())
+    video_file = LegacyLibrary(tmp_path / "disk").add_video("talk.mp4")
+    (legacy.root / "videos").symlink_to(video_file.parent)
+    importer = Importer(own_database_url, tmp_path / "data", (video_file.parent / "media").as_uri())
     with pytest.raises(ConfigurationError, match=r"^STORAGE_URL must not lie in the library"):
         await importer.run(legacy)
 
@@ -117,7 +119,7 @@ async def test_a_clip_that_would_be_the_servers_own_is_not_referred_to(
     assert await importer.rows("videos") == []
 
 
-async def test_a_film_that_would_be_the_servers_own_is_not_referred_to(
+async def test_a_video_file_that_would_be_the_servers_own_is_not_referred_to(
     own_database_url: str, legacy: LegacyLibrary, tmp_path: Path
 ) -> None:
     legacy.add_registry(make_registry_entry("talk", "gs://films/talk.mp4"))

@@ -40,7 +40,7 @@ def make_movie(
             video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         audio = container.add_stream(audio_codec, rate=SAMPLE_RATE, layout="mono") if audio_codec else None
         if isinstance(video, VideoStream):
-            for packet in _film(video, seconds):
+            for packet in _encode_frames(video, seconds):
                 container.mux(packet)
         if isinstance(audio, AudioStream):
             _record(container, audio, seconds)
@@ -81,7 +81,7 @@ def make_slides(
     return path
 
 
-def make_sounding_movie(
+def make_movie_with_audio(
     path: Path,
     seconds: float,
     beeps: Sequence[tuple[float, float]],
@@ -102,7 +102,7 @@ def make_sounding_movie(
         packets: list[Packet[AudioStream] | Packet[VideoStream]] = []
         if isinstance(video, VideoStream):
             video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-            packets += _film(video, seconds)
+            packets += _encode_frames(video, seconds)
         for start, end in beeps:
             packets += [packet for frame in _beep(audio, start, end, gains) for packet in audio.encode(frame)]
         packets += audio.encode(None)
@@ -213,7 +213,7 @@ def _png(side: int) -> bytes:
     )
 
 
-def _film(stream: VideoStream, seconds: float) -> "Iterator[Packet[VideoStream]]":
+def _encode_frames(stream: VideoStream, seconds: float) -> "Iterator[Packet[VideoStream]]":
     for number in range(round(seconds * FRAME_RATE)):
         frame = av.VideoFrame(WIDTH, HEIGHT, "yuv420p")
         for plane in frame.planes:
@@ -258,15 +258,15 @@ def make_flashing_movie(
             frame.pts, frame.time_base = number, Fraction(1, frame_rate)
             packets += video.encode(frame.reformat(format="yuv420p"))
         packets += video.encode(None)
-        for sound in _flash_sounds(audio, audio_from, audio_seconds or seconds, flashes):
-            packets += audio.encode(sound)
+        for audio_frame in _make_audio_frames(audio, audio_from, audio_seconds or seconds, flashes):
+            packets += audio.encode(audio_frame)
         packets += audio.encode(None)
         for packet in sorted(packets, key=lambda packet: (packet.dts or 0) * packet.time_base):
             container.mux(packet)
     return path
 
 
-def _flash_sounds(
+def _make_audio_frames(
     stream: AudioStream, start: float, end: float, flashes: Sequence[tuple[float, float]]
 ) -> Iterator[av.AudioFrame]:
     times = np.arange(round(start * stream.rate), round(end * stream.rate)) / stream.rate

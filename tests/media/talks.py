@@ -1,4 +1,4 @@
-"""Films in which somebody speaks about one subject after the other, with another colour on the screen for each."""
+"""Videos in which somebody speaks about one subject after the other, with another colour on the screen for each."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -118,8 +118,8 @@ def make_talk(path: Path, topics: Sequence[Sequence[str]] = TOPICS) -> Talk:
 
 class _Speech:
     def __init__(self, texts: Sequence[str]) -> None:
-        sounds, self.rate = speak_all(texts)
-        self._sounds = iter(sounds)
+        recordings, self.rate = speak_all(texts)
+        self._recordings = iter(recordings)
         self._pieces: list[Sound] = []
         self._samples = 0
 
@@ -128,7 +128,7 @@ class _Speech:
         return self._samples / self.rate
 
     @property
-    def sound(self) -> Sound:
+    def samples(self) -> Sound:
         return np.concatenate(self._pieces)
 
     def wait(self, seconds: float) -> None:
@@ -138,12 +138,12 @@ class _Speech:
         for number, text in enumerate(sentences):
             self.wait(SENTENCE_PAUSE if number else 0.0)
             start = self.seconds
-            self._add(next(self._sounds))
+            self._add(next(self._recordings))
             yield Sentence(text, start, self.seconds)
 
-    def _add(self, sound: Sound) -> None:
-        self._pieces.append(sound)
-        self._samples += len(sound)
+    def _add(self, samples: Sound) -> None:
+        self._pieces.append(samples)
+        self._samples += len(samples)
 
 
 def _write(talk: Talk, speech: _Speech) -> None:
@@ -157,9 +157,9 @@ def _write(talk: Talk, speech: _Speech) -> None:
             frame.pts, frame.time_base = number, Fraction(1, FRAME_RATE)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
-        sound = av.AudioFrame.from_ndarray(speech.sound[np.newaxis], format="s16", layout="mono")
-        sound.pts, sound.sample_rate, sound.time_base = 0, speech.rate, Fraction(1, speech.rate)
-        container.mux(audio.encode(sound))
+        audio_frame = av.AudioFrame.from_ndarray(speech.samples[np.newaxis], format="s16", layout="mono")
+        audio_frame.pts, audio_frame.sample_rate, audio_frame.time_base = 0, speech.rate, Fraction(1, speech.rate)
+        container.mux(audio.encode(audio_frame))
         container.mux(audio.encode(None))
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from app.core.errors import StageFailed, StorageUnavailable
 from app.media.audio import WAV_SAMPLE_RATE, MonoDownmixer, extract_audio, wav_duration
 from app.media.container import ProcessingStopped
-from tests.media.movies import SAMPLE_RATE, make_movie, make_sounding_movie, make_sparse_audio
+from tests.media.movies import SAMPLE_RATE, make_movie, make_movie_with_audio, make_sparse_audio
 
 # Encoders of lossy audio blur where it begins, and a sample rate's own begins with a frame.
 NEAR = 0.03
@@ -51,7 +51,7 @@ def test_the_audio_is_16_khz_mono_with_16_bits(tmp_path: Path) -> None:
 
 
 def test_the_audio_is_as_long_as_that_of_the_video(tmp_path: Path) -> None:
-    video = make_sounding_movie(tmp_path / "film.mkv", 3, [(0, 3)], "pcm_s16le")
+    video = make_movie_with_audio(tmp_path / "film.mkv", 3, [(0, 3)], "pcm_s16le")
     with video.open("rb") as file:
         assert extract_audio(file, tmp_path / "sound.wav", threading.Event(), lambda share: None) == 3.0
     assert wav_duration(tmp_path / "sound.wav") == 3.0
@@ -76,30 +76,30 @@ def test_audio_of_any_codec_rate_and_layout_is_heard(
     tmp_path: Path, name: str, codec: str, rate: int, layout: str
 ) -> None:
     has_picture = name != "film.webm"
-    video = make_sounding_movie(tmp_path / name, 2, [(0, 2)], codec, rate, layout, has_picture=has_picture)
+    video = make_movie_with_audio(tmp_path / name, 2, [(0, 2)], codec, rate, layout, has_picture=has_picture)
     assert_beeps(extract(video), (0, 2))
 
 
 @pytest.mark.parametrize(("name", "codec"), [("film.mp4", "aac"), ("film.mkv", "pcm_s16le"), ("film.ts", "mp2")])
 def test_audio_that_begins_late_keeps_its_time(tmp_path: Path, name: str, codec: str) -> None:
-    assert_beeps(extract(make_sounding_movie(tmp_path / name, 3, [(1.5, 3)], codec)), (1.5, 3))
+    assert_beeps(extract(make_movie_with_audio(tmp_path / name, 3, [(1.5, 3)], codec)), (1.5, 3))
 
 
 @pytest.mark.parametrize(("name", "codec"), [("film.mp4", "aac"), ("film.mkv", "pcm_s16le"), ("film.ts", "mp2")])
 def test_a_gap_in_the_audio_is_silence(tmp_path: Path, name: str, codec: str) -> None:
-    video = make_sounding_movie(tmp_path / name, 4, [(0, 1), (2, 2.5), (3.5, 4)], codec)
+    video = make_movie_with_audio(tmp_path / name, 4, [(0, 1), (2, 2.5), (3.5, 4)], codec)
     assert_beeps(extract(video), (0, 1), (2, 2.5), (3.5, 4))
 
 
 def test_a_video_whose_time_stamps_do_not_begin_at_zero_begins_at_zero(tmp_path: Path) -> None:
-    video = make_sounding_movie(tmp_path / "film.ts", 3, [(1.5, 3)], "mp2")
+    video = make_movie_with_audio(tmp_path / "film.ts", 3, [(1.5, 3)], "mp2")
     with av.open(str(video)) as container:
         assert container.start_time
     assert_beeps(extract(video), (1.5, 3))
 
 
 def test_audio_between_the_samples_of_other_channels_is_not_lost(tmp_path: Path) -> None:
-    wav = extract(make_sounding_movie(tmp_path / "film.mkv", 1, [(0, 1)], "pcm_s16le", 48_000, "5.1"))
+    wav = extract(make_movie_with_audio(tmp_path / "film.mkv", 1, [(0, 1)], "pcm_s16le", 48_000, "5.1"))
     assert np.abs(samples_of(wav)).max() > 5000
 
 
@@ -115,12 +115,12 @@ def test_audio_between_the_samples_of_other_channels_is_not_lost(tmp_path: Path)
     ],
 )
 def test_channels_do_not_cancel_each_other(tmp_path: Path, layout: str, gains: tuple[float, ...]) -> None:
-    video = make_sounding_movie(tmp_path / "film.mkv", 3, [(0.5, 3)], "pcm_s16le", layout=layout, gains=gains)
+    video = make_movie_with_audio(tmp_path / "film.mkv", 3, [(0.5, 3)], "pcm_s16le", layout=layout, gains=gains)
     assert_beeps(extract(video), (0.5, 3))
 
 
 def test_damaged_packets_cost_nothing_but_themselves(tmp_path: Path) -> None:
-    video = make_sounding_movie(tmp_path / "film.mp4", 4, [(0, 4)])
+    video = make_movie_with_audio(tmp_path / "film.mp4", 4, [(0, 4)])
     content = bytearray(video.read_bytes())
     with av.open(str(video)) as container:
         for packet in container.demux(audio=0):
@@ -134,13 +134,13 @@ def test_damaged_packets_cost_nothing_but_themselves(tmp_path: Path) -> None:
 
 
 def test_audio_whose_times_begin_again_in_the_middle_is_not_lost(tmp_path: Path) -> None:
-    video = make_sounding_movie(tmp_path / "film.ts", 3, [(0, 3)], "mp2")
+    video = make_movie_with_audio(tmp_path / "film.ts", 3, [(0, 3)], "mp2")
     video.write_bytes(video.read_bytes() * 2)
     assert wav_duration(extract(video)) == pytest.approx(6, abs=0.2)
 
 
 def test_a_video_that_was_cut_off_has_the_audio_that_is_there(tmp_path: Path) -> None:
-    video = make_sounding_movie(tmp_path / "film.mkv", 4, [(0, 4)], "pcm_s16le")
+    video = make_movie_with_audio(tmp_path / "film.mkv", 4, [(0, 4)], "pcm_s16le")
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
     assert_beeps(extract(video), (0, 2.0), within=0.2)
 
@@ -158,7 +158,7 @@ def test_what_is_no_video_is_reported(tmp_path: Path) -> None:
 
 
 def test_audio_that_cannot_be_decoded_is_reported(tmp_path: Path) -> None:
-    video = make_sounding_movie(tmp_path / "film.mp4", 1, [(0, 1)])
+    video = make_movie_with_audio(tmp_path / "film.mp4", 1, [(0, 1)])
     content = bytearray(video.read_bytes())
     with av.open(str(video)) as container:
         for packet in container.demux(audio=0):
@@ -172,7 +172,7 @@ def test_audio_that_cannot_be_decoded_is_reported(tmp_path: Path) -> None:
 
 def test_progress_is_reported_up_to_the_end(tmp_path: Path) -> None:
     shares: list[float] = []
-    with make_sounding_movie(tmp_path / "film.mp4", 3, [(0, 3)]).open("rb") as file:
+    with make_movie_with_audio(tmp_path / "film.mp4", 3, [(0, 3)]).open("rb") as file:
         extract_audio(file, tmp_path / "sound.wav", threading.Event(), shares.append)
     assert shares == sorted(shares)
     assert shares[0] < 0.1
@@ -181,7 +181,7 @@ def test_progress_is_reported_up_to_the_end(tmp_path: Path) -> None:
 
 def test_extraction_ends_where_somebody_stops_it(tmp_path: Path) -> None:
     stopping = threading.Event()
-    with make_sounding_movie(tmp_path / "film.mp4", 3, [(0, 3)]).open("rb") as file, pytest.raises(ProcessingStopped):
+    with make_movie_with_audio(tmp_path / "film.mp4", 3, [(0, 3)]).open("rb") as file, pytest.raises(ProcessingStopped):
         extract_audio(file, tmp_path / "sound.wav", stopping, lambda share: stopping.set())
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
 
@@ -208,12 +208,12 @@ def test_silence_that_no_file_of_its_size_can_hold_is_refused(tmp_path: Path, na
 
 
 def test_a_recording_that_was_paused_for_minutes_keeps_its_times(tmp_path: Path) -> None:
-    video = make_sounding_movie(tmp_path / "film.mp4", 500, [(0, 1), (499, 500)], has_picture=False)
+    video = make_movie_with_audio(tmp_path / "film.mp4", 500, [(0, 1), (499, 500)], has_picture=False)
     assert_beeps(extract(video), (0, 1), (499, 500))
 
 
 def test_audio_that_is_longer_than_the_setting_allows_is_refused(tmp_path: Path) -> None:
-    video = make_sounding_movie(tmp_path / "film.mkv", 4, [(0, 4)], "pcm_s16le")
+    video = make_movie_with_audio(tmp_path / "film.mkv", 4, [(0, 4)], "pcm_s16le")
     with video.open("rb") as file, pytest.raises(StageFailed, match=r"longer than 0\.001 hours.*MAX_VIDEO_HOURS"):
         extract_audio(file, tmp_path / "sound.wav", threading.Event(), lambda share: None, max_hours=0.001)
 
@@ -234,7 +234,7 @@ def test_a_storage_that_fails_in_the_middle_is_reported(tmp_path: Path) -> None:
                 raise StorageUnavailable("The bucket does not answer")
             return super().read(size)
 
-    video = make_sounding_movie(tmp_path / "film.mkv", 4, [(0, 4)], "pcm_s16le")
+    video = make_movie_with_audio(tmp_path / "film.mkv", 4, [(0, 4)], "pcm_s16le")
     with pytest.raises(StorageUnavailable):
         extract_audio(Failing(video.read_bytes()), tmp_path / "sound.wav", threading.Event(), lambda share: None)
     assert [path.name for path in tmp_path.iterdir()] == ["film.mkv"]

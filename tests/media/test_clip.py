@@ -21,7 +21,7 @@ from app.media.clip import cut_clip
 from app.media.clip_encoding import find_ffmpeg
 from app.media.container import ProcessingStopped
 from app.media.probe import SIGNATURE_BYTES, detect_content_type, probe_media
-from tests.media.movies import FRAME_RATE, make_audio, make_colour_movie, make_movie, make_slides, make_sounding_movie
+from tests.media.movies import FRAME_RATE, make_audio, make_colour_movie, make_movie, make_movie_with_audio, make_slides
 from tests.media.test_thumbnail import turn
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -90,7 +90,7 @@ def loud_from_to(clip: Path) -> tuple[float, float]:
 def test_a_clip_plays_for_exactly_its_length(
     tmp_path: Path, way: str, name: str, codec: str, start: float, end: float
 ) -> None:
-    clip = cut(make_sounding_movie(tmp_path / name, 10, [(0, 10)], codec), start, end, way)
+    clip = cut(make_movie_with_audio(tmp_path / name, 10, [(0, 10)], codec), start, end, way)
     frame, audio = pytest.approx(end - start, abs=1 / FRAME_RATE), pytest.approx(end - start, abs=1e-4)
     assert lengths_of(clip) == (frame, audio)
 
@@ -108,29 +108,29 @@ def test_a_clip_begins_with_the_very_frame_and_not_with_a_key_frame(tmp_path: Pa
 def test_the_audio_of_a_clip_matches_its_frames(
     tmp_path: Path, way: str, beep: tuple[float, float], heard: tuple[float, float]
 ) -> None:
-    clip = cut(make_sounding_movie(tmp_path / "film.mp4", 12, [beep]), 3.3, 9.3, way)
+    clip = cut(make_movie_with_audio(tmp_path / "film.mp4", 12, [beep]), 3.3, 9.3, way)
     assert loud_from_to(clip) == pytest.approx(heard, abs=0.03)
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("rate", [16_000, 44_100, 96_000])
 def test_the_audio_of_a_clip_matches_its_frames_at_any_rate(tmp_path: Path, way: str, rate: int) -> None:
-    video = make_sounding_movie(tmp_path / "film.mp4", 32, [(25, 27)], sample_rate=rate)
+    video = make_movie_with_audio(tmp_path / "film.mp4", 32, [(25, 27)], sample_rate=rate)
     assert loud_from_to(cut(video, 23.3, 29.3, way)) == pytest.approx((1.7, 3.7), abs=0.03)
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("name", "codec"), [("film.mkv", "flac"), ("film.ts", "mp2")])
 def test_audio_that_begins_late_or_ends_early_is_silence_there(tmp_path: Path, way: str, name: str, codec: str) -> None:
-    video = make_sounding_movie(tmp_path / name, 12, [(5, 7)], codec)
+    video = make_movie_with_audio(tmp_path / name, 12, [(5, 7)], codec)
     clip = cut(video, 4, 10, way)
     assert loud_from_to(clip) == pytest.approx((1, 3), abs=0.03)
     assert lengths_of(clip)[1] == pytest.approx(6, abs=1e-4)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_part_in_which_nothing_sounds_is_silent(tmp_path: Path, way: str) -> None:
-    video = make_sounding_movie(tmp_path / "film.mkv", 12, [(0, 2)], "flac")
+def test_a_part_in_which_nothing_audio_files_is_silent(tmp_path: Path, way: str) -> None:
+    video = make_movie_with_audio(tmp_path / "film.mkv", 12, [(0, 2)], "flac")
     assert lengths_of(cut(video, 6, 10, way)) == (4, pytest.approx(4, abs=1e-4))
 
 
@@ -142,14 +142,14 @@ def test_a_video_without_audio_gives_a_clip_without_audio(tmp_path: Path, way: s
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("layout", "channels"), [("mono", 1), ("stereo", 2), ("5.1", 2)])
 def test_a_clip_is_mono_or_stereo(tmp_path: Path, way: str, layout: str, channels: int) -> None:
-    clip = cut(make_sounding_movie(tmp_path / "film.mp4", 3, [(0, 3)], "aac", 44_100, layout), 1, 2, way)
+    clip = cut(make_movie_with_audio(tmp_path / "film.mp4", 3, [(0, 3)], "aac", 44_100, layout), 1, 2, way)
     with av.open(str(clip)) as container:
         assert container.streams.audio[0].channels == channels
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_clip_is_an_mp4_of_h264_and_aac_that_begins_with_its_index(tmp_path: Path, way: str) -> None:
-    clip = cut(make_sounding_movie(tmp_path / "film.mkv", 3, [(0, 3)], "flac"), 1, 2, way)
+    clip = cut(make_movie_with_audio(tmp_path / "film.mkv", 3, [(0, 3)], "flac"), 1, 2, way)
     info = probe_media(clip)
     assert (info.format, info.video_codec, info.audio_codec) == ("mp4", "h264", "aac")
     content = clip.read_bytes()
@@ -215,7 +215,7 @@ def test_pixels_that_are_not_square_stay_as_they_are(tmp_path: Path, way: str) -
 
 @pytest.mark.parametrize("way", WAYS)
 def test_damaged_frames_do_not_spoil_a_clip(tmp_path: Path, way: str) -> None:
-    video = make_sounding_movie(tmp_path / "film.mp4", 8, [(0, 8)])
+    video = make_movie_with_audio(tmp_path / "film.mp4", 8, [(0, 8)])
     content = bytearray(video.read_bytes())
     with av.open(str(video)) as container:
         for packet in container.demux(video=0):
@@ -268,7 +268,7 @@ def loudness(path: Path, start: float, end: float) -> float:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_gap_of_hours_behind_a_clip_is_not_filled(tmp_path: Path, way: str) -> None:
-    video = make_sounding_movie(tmp_path / "film.mkv", 4, [(0, 1), (20_000, 20_001)])
+    video = make_movie_with_audio(tmp_path / "film.mkv", 4, [(0, 1), (20_000, 20_001)])
     clip = cut(video, 0, 3, way)
     assert lengths_of(clip) == (3, pytest.approx(3, abs=1e-4))
     assert loud_from_to(clip) == pytest.approx((0, 1), abs=0.05)
@@ -276,7 +276,7 @@ def test_a_gap_of_hours_behind_a_clip_is_not_filled(tmp_path: Path, way: str) ->
 
 @pytest.mark.skipif(find_ffmpeg() is None or sys.platform != "linux", reason="there is no ffmpeg here")
 def test_a_gap_of_hours_behind_a_clip_takes_no_memory(tmp_path: Path) -> None:
-    video = make_sounding_movie(tmp_path / "film.mkv", 4, [(0, 1), (20_000, 20_001)])
+    video = make_movie_with_audio(tmp_path / "film.mkv", 4, [(0, 1), (20_000, 20_001)])
     code = """
 import resource, sys, threading
 from pathlib import Path
@@ -326,7 +326,7 @@ def test_the_program_has_limits_and_no_secrets(
     install_program(tmp_path, monkeypatch, 'ulimit -v >&2; ulimit -t >&2; ulimit -c >&2; echo "<$SECRET>" >&2; exit 1')
     monkeypatch.setenv("SECRET", "swordfish")
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    cut(make_sounding_movie(tmp_path / "videos" / "film.mp4", 4, [(0, 4)]), 1, 3, "ffmpeg")
+    cut(make_movie_with_audio(tmp_path / "videos" / "film.mp4", 4, [(0, 4)]), 1, 3, "ffmpeg")
     memory, seconds, core, secret = caplog.messages[0].split()[-4:]
     assert 1024**2 <= int(memory) < 1.5 * 1024**2  # of 1024 bytes
     assert 500 < int(seconds) <= 600
@@ -341,7 +341,7 @@ def test_what_ends_the_program_does_not_end_this_process(
 ) -> None:
     install_program(tmp_path, monkeypatch, script)
     monkeypatch.setattr("app.media.clip.encode_clip_with_pyav", lambda *_: pytest.fail("The video was cut here"))
-    video = make_sounding_movie(tmp_path / "videos" / "film.mp4", 4, [(0, 4)])
+    video = make_movie_with_audio(tmp_path / "videos" / "film.mp4", 4, [(0, 4)])
     with video.open("rb") as file, pytest.raises(StageFailed, match="more memory or computing time to cut than it may"):
         cut_clip(file, 1, 3, video.parent / "clip.mp4", threading.Event())
     assert [path.name for path in video.parent.iterdir()] == ["film.mp4"]
@@ -349,7 +349,7 @@ def test_what_ends_the_program_does_not_end_this_process(
 
 def test_a_program_that_fails_leaves_it_to_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_program(tmp_path, monkeypatch, "echo 'Unknown encoder libx264' >&2; exit 1")
-    video = make_sounding_movie(tmp_path / "videos" / "film.mp4", 4, [(0, 4)])
+    video = make_movie_with_audio(tmp_path / "videos" / "film.mp4", 4, [(0, 4)])
     assert lengths_of(cut(video, 1, 3, "ffmpeg")) == (2, pytest.approx(2, abs=1e-4))
 
 
@@ -360,7 +360,7 @@ def test_a_storage_that_fails_in_the_middle_is_reported(tmp_path: Path) -> None:
                 raise StorageUnavailable("The bucket does not answer")
             return super().read(size)
 
-    video = make_sounding_movie(tmp_path / "film.mkv", 8, [(0, 8)], "pcm_s16le")
+    video = make_movie_with_audio(tmp_path / "film.mkv", 8, [(0, 8)], "pcm_s16le")
     with pytest.raises(StorageUnavailable):
         cut_clip(Failing(video.read_bytes()), 0, 8, tmp_path / "clip.mp4", threading.Event())
     assert [path.name for path in tmp_path.iterdir()] == ["film.mkv"]
@@ -375,7 +375,7 @@ def test_only_what_a_clip_needs_is_read(tmp_path: Path) -> None:
             self.count += len(chunk)
             return chunk
 
-    video = make_sounding_movie(tmp_path / "film.mkv", 60, [(0, 60)], "pcm_s16le")
+    video = make_movie_with_audio(tmp_path / "film.mkv", 60, [(0, 60)], "pcm_s16le")
     file = Counting(video.read_bytes())
     cut_clip(file, 40, 42, tmp_path / "clip.mp4", threading.Event())
     assert file.count < video.stat().st_size / 2  # the part lies behind
@@ -384,7 +384,7 @@ def test_only_what_a_clip_needs_is_read(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="no limit for the size of files here")
 @pytest.mark.parametrize("way", WAYS)
 def test_a_disk_without_room_is_reported(tmp_path: Path, way: str) -> None:
-    video = make_sounding_movie(tmp_path / "film.mp4", 8, [(0, 8)])
+    video = make_movie_with_audio(tmp_path / "film.mp4", 8, [(0, 8)])
     program = f"""
 import io, pathlib, resource, sys, threading
 from app.media.clip import cut_clip

@@ -21,7 +21,7 @@ from app.media.playable_copy import plan_playable_copy
 from app.media.probe import NotMedia, probe_media
 from app.media.scene_cuts import find_scene_cuts
 from app.media.thumbnail import NoThumbnail, draw_waveform, make_thumbnail
-from tests.media.movies import SAMPLE_RATE, make_colour_movie, make_movie, make_sounding_movie
+from tests.media.movies import SAMPLE_RATE, make_colour_movie, make_movie, make_movie_with_audio
 from tests.media.test_audio import assert_beeps, extract
 from tests.media.test_clip import WAYS, loud_from_to, open_video
 from tests.media.test_thumbnail import is_coloured, take_thumbnail
@@ -57,12 +57,12 @@ def join(path: Path, parts: Sequence[tuple[Path, str, Disposition | None]], cove
 
 @pytest.fixture
 def talk(tmp_path: Path) -> Path:
-    return make_sounding_movie(tmp_path / "parts" / "talk.mp4", 4, [(1, 2)])
+    return make_movie_with_audio(tmp_path / "parts" / "talk.mp4", 4, [(1, 2)])
 
 
 @pytest.fixture
 def other_audio(tmp_path: Path) -> Path:
-    return make_sounding_movie(tmp_path / "parts" / "other.mkv", 4, [(3, 3.5)], "flac", layout="mono")
+    return make_movie_with_audio(tmp_path / "parts" / "other.mkv", 4, [(3, 3.5)], "flac", layout="mono")
 
 
 @pytest.mark.parametrize(("cover", "name"), [("mjpeg", "video.mp4"), ("mjpeg", "video.mkv"), ("png", "video.mov")])
@@ -113,7 +113,7 @@ def test_the_audio_that_is_reported_is_extracted_and_cut(
     ("first", "second"), [(Disposition(0), Disposition.default), (Disposition.default, Disposition(0))]
 )
 def test_of_two_videos_the_default_is_taken(tmp_path: Path, first: Disposition, second: Disposition) -> None:
-    large = make_sounding_movie(tmp_path / "parts" / "large.mp4", 2, [(0, 2)])
+    large = make_movie_with_audio(tmp_path / "parts" / "large.mp4", 2, [(0, 2)])
     small = make_colour_movie(tmp_path / "parts" / "small.mp4", 2, [RED])
     video = join(tmp_path / "video.mkv", [(large, "video", first), (small, "video", second)])
     assert is_coloured(take_thumbnail(video), RED) == (second == Disposition.default)
@@ -124,7 +124,7 @@ def change_of_audio(path: Path, first: tuple[int, str], second: tuple[int, str])
     content = b""
     for number, (rate, layout) in enumerate((first, second)):
         beep, options = (number, number + 0.5), {"output_ts_offset": str(3.2 * number)}
-        content += make_sounding_movie(path, 3, [beep], "mp2", rate, layout, options=options).read_bytes()
+        content += make_movie_with_audio(path, 3, [beep], "mp2", rate, layout, options=options).read_bytes()
     path.write_bytes(content)
     return path
 
@@ -192,7 +192,7 @@ def test_a_file_that_names_others_leads_to_none_of_them(tmp_path: Path, listener
 @pytest.mark.skipif(find_ffmpeg() is None, reason="there is no ffmpeg here")
 def test_ffmpeg_follows_no_playlist_that_takes_the_place_of_a_video(tmp_path: Path) -> None:
     """The program opens the file a second time, and its content may have changed."""
-    video = make_sounding_movie(tmp_path / "film.mp4", 4, [(0, 4)])
+    video = make_movie_with_audio(tmp_path / "film.mp4", 4, [(0, 4)])
     other = shutil.copy(video, tmp_path / "other.mp4")
 
     def cut_changed(program: str, file: object, *rest: object) -> bool:

@@ -15,7 +15,7 @@ from app.media.playable_copy import make_playable_copy, plan_playable_copy
 from app.media.probe import probe_media
 from app.media.scene_cuts import find_scene_cuts
 from app.media.timeline import Timeline, read_timeline
-from tests.media.movies import make_colour_movie, make_flashing_movie, make_sounding_movie
+from tests.media.movies import make_colour_movie, make_flashing_movie, make_movie_with_audio
 from tests.media.test_audio import assert_beeps, extract
 from tests.media.test_clip import WAYS, open_video
 
@@ -119,7 +119,7 @@ def test_audio_lies_at_the_times_of_the_video(tmp_path: Path, make: Callable[[Pa
 
 @pytest.mark.parametrize("way", WAYS)
 @by_maker
-def test_a_clip_shows_and_sounds_at_the_times_of_the_video(
+def test_a_clip_shows_and_audio_files_at_the_times_of_the_video(
     tmp_path: Path, make: Callable[[Path], Path], way: str
 ) -> None:
     clip = tmp_path / "clip.mp4"
@@ -191,7 +191,7 @@ def test_a_file_whose_clock_may_start_over_is_read_to_its_end_once(tmp_path: Pat
             self.count += len(chunk)
             return chunk
 
-    video = make_sounding_movie(tmp_path / "video.ts", 90, [(0, 90)], "mp2").read_bytes()
+    video = make_movie_with_audio(tmp_path / "video.ts", 90, [(0, 90)], "mp2").read_bytes()
     first, second = Counting(video), Counting(video)
     timelines = [read_timeline(ReadLimitedFile(file, ReadLimits(20.0, 1024**3))) for file in (first, second)]
     assert timelines[0] == timelines[1]

@@ -42,7 +42,7 @@ def make_noise(path: Path, video: str | None, audio: str | None, container: str,
             if video
             else None
         )
-        sound: Any = output.add_stream(audio, rate=SAMPLES, layout="mono") if audio else None
+        audio_stream: Any = output.add_stream(audio, rate=SAMPLES, layout="mono") if audio else None
         if picture:
             picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
         for number in range(SECONDS * rate):
@@ -50,12 +50,12 @@ def make_noise(path: Path, video: str | None, audio: str | None, container: str,
                 frame = av.VideoFrame.from_ndarray(random.integers(0, 255, (48, 64, 3), np.uint8), "rgb24")
                 frame.pts, frame.time_base = number, Fraction(1, rate)
                 output.mux(picture.encode(frame.reformat(format="yuv420p")))
-            if sound:
+            if audio_stream:
                 samples = random.uniform(-0.5, 0.5, (1, SAMPLES // rate)).astype(np.float32)
                 heard = av.AudioFrame.from_ndarray(samples, "fltp", "mono")
                 heard.pts, heard.sample_rate, heard.time_base = number * SAMPLES // rate, SAMPLES, Fraction(1, SAMPLES)
-                output.mux(sound.encode(heard))
-        for stream in (picture, sound):
+                output.mux(audio_stream.encode(heard))
+        for stream in (picture, audio_stream):
             if stream:
                 output.mux(stream.encode(None))
     if is_live:

@@ -295,7 +295,7 @@ def show_video(video: Video) -> VideoOut:
         filename=video.filename,
         title=video.display_title,
         thumbnail_url=video.thumbnail_url,
-        has_audio=False,  # no sound is extracted in the data that is measured over
+        has_audio=False,  # no audio is extracted in the data that is measured over
         has_transcript=video.has_transcript,
     )
 

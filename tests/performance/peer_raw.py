@@ -223,7 +223,7 @@ def show_video(row: asyncpg.Record) -> dict[str, Any]:
         "filename": PurePosixPath(row["cloud_url"]).name,
         "title": row["title"] or derive_title(identifier),
         "thumbnail_url": f"/static/thumbnails/{identifier}.jpg" if row["has_thumbnail"] else None,
-        "has_audio": False,  # no sound is extracted in the data that is measured over
+        "has_audio": False,  # no audio is extracted in the data that is measured over
         "has_transcript": row["has_transcript"],
     }
 

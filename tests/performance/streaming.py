@@ -1,4 +1,4 @@
-"""Megabytes per second of a film that is in the page cache, beside what file servers do."""
+"""Megabytes per second of a video that is in the page cache, beside what file servers do."""
 
 import os
 import shutil
@@ -41,16 +41,16 @@ def measure_streams(
     folder: Path, databases: Databases, variables: Mapping[str, str], pace: Pace
 ) -> Iterator[tuple[str, dict[str, Figures]]]:
     """Yield each case with its megabytes per second by server; nginx is left out where it is not installed."""
-    film = folder / "films" / "film.mp4"
-    film.parent.mkdir()
-    film.write_bytes(os.urandom(2**20) * (_FILM_BYTES // 2**20))
+    video_file = folder / "films" / "film.mp4"
+    video_file.parent.mkdir()
+    video_file.write_bytes(os.urandom(2**20) * (_FILM_BYTES // 2**20))
     with ExitStack() as stack:
         servers = {
-            OURS.name: stack.enter_context(_ours(film, databases, variables)),
-            PYTHON: stack.enter_context(_http_server(film.parent)),
+            OURS.name: stack.enter_context(_ours(video_file, databases, variables)),
+            PYTHON: stack.enter_context(_http_server(video_file.parent)),
         }
         if shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin"):
-            servers[NGINX] = stack.enter_context(_nginx(film.parent))
+            servers[NGINX] = stack.enter_context(_nginx(video_file.parent))
         for name, range_bytes in CASES.items():
             able = {who: where for who, where in servers.items() if range_bytes is None or who != PYTHON}
             yield name, _measure(able, range_bytes, pace)
@@ -87,11 +87,11 @@ def _summarize(results: Sequence[Result], megabytes: float) -> Figures:
 
 
 @contextmanager
-def _ours(film: Path, databases: Databases, variables: Mapping[str, str]) -> Iterator[tuple[int, str]]:
+def _ours(video_file: Path, databases: Databases, variables: Mapping[str, str]) -> Iterator[tuple[int, str]]:
     databases.create(_DATABASE)
     with psycopg.connect(databases.url(_DATABASE)) as conn:
-        conn.execute("INSERT INTO videos (identifier, cloud_url) VALUES ('film', %s)", [film.as_uri()])
-    environment = {**variables, "DATABASE_URL": databases.url(_DATABASE), "LIBRARY_DIRS": str(film.parent)}
+        conn.execute("INSERT INTO videos (identifier, cloud_url) VALUES ('film', %s)", [video_file.as_uri()])
+    environment = {**variables, "DATABASE_URL": databases.url(_DATABASE), "LIBRARY_DIRS": str(video_file.parent)}
     with Server(OURS, environment) as server:
         yield server.port, "/api/videos/film/stream"
 

@@ -15,7 +15,7 @@ from app.pipeline.files import AUDIO_NAME, get_local_audio
 from app.pipeline.stages import audio, audio_upload
 from app.repositories import VideoRepository
 from app.storage import find_audio_file
-from tests.media.movies import make_movie, make_sounding_movie
+from tests.media.movies import make_movie, make_movie_with_audio
 from tests.pipeline.contexts import make_context, take_over
 
 
@@ -95,7 +95,7 @@ async def test_a_machine_that_takes_the_run_over_extracts_the_audio_again(
         assert len(await stored_audio(context)) > 16_000
 
 
-async def test_a_video_whose_file_is_missing_is_told(own_database_url: str, tmp_path: Path) -> None:
+async def test_a_video_whose_file_is_missing_is_reported(own_database_url: str, tmp_path: Path) -> None:
     async with make_context(own_database_url, tmp_path) as context:
         with pytest.raises(StageFailed, match="The file of the video is missing"):
             await audio.run_stage(context)
@@ -112,7 +112,9 @@ async def test_audio_for_which_the_disk_has_no_room_is_not_begun(
         assert list(context.folder.iterdir()) == []
 
 
-async def test_a_video_that_is_longer_than_the_setting_allows_is_told(own_database_url: str, tmp_path: Path) -> None:
+async def test_a_video_that_is_longer_than_the_setting_allows_is_reported(
+    own_database_url: str, tmp_path: Path
+) -> None:
     settings = {"max_video_hours": 0.0005}
     async with make_context(
         own_database_url, tmp_path, video=make_video_file(tmp_path, seconds=2), settings=settings
@@ -121,7 +123,7 @@ async def test_a_video_that_is_longer_than_the_setting_allows_is_told(own_databa
             await audio.run_stage(context)
 
 
-async def test_a_video_without_audio_is_told(own_database_url: str, tmp_path: Path) -> None:
+async def test_a_video_without_audio_is_reported(own_database_url: str, tmp_path: Path) -> None:
     video = make_video_file(tmp_path, audio_codec=None)
     async with make_context(own_database_url, tmp_path, video=video) as context:
         with pytest.raises(StageFailed, match="The video has no audio"):
@@ -150,7 +152,9 @@ async def test_one_who_lost_the_run_leaves_the_audio_to_its_new_owner(own_databa
 
 
 async def test_extraction_that_is_cancelled_ends_and_leaves_nothing(own_database_url: str, tmp_path: Path) -> None:
-    video_file = make_sounding_movie(tmp_path / "library" / "long.mkv", 600, [(0, 600)], "pcm_u8", 8000, "mono", False)
+    video_file = make_movie_with_audio(
+        tmp_path / "library" / "long.mkv", 600, [(0, 600)], "pcm_u8", 8000, "mono", False
+    )
     video = {"identifier": "long", "cloud_url": video_file.as_uri()}
     async with make_context(own_database_url, tmp_path, video=video) as context:
         working = asyncio.create_task(_as_coroutine(context))

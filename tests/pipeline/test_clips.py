@@ -279,7 +279,7 @@ async def test_a_moment_that_ends_behind_the_video_gets_no_clip_of_what_comes_be
             await clips.run_stage(context)
 
 
-async def test_a_video_whose_file_is_missing_is_told(own_database_url: str, tmp_path: Path) -> None:
+async def test_a_video_whose_file_is_missing_is_reported(own_database_url: str, tmp_path: Path) -> None:
     async with clipping(own_database_url, tmp_path, (2, 5)) as (context, _):
         (tmp_path / "library" / "talk.mp4").unlink()
         with pytest.raises(StageFailed, match="The file of the video is missing"):

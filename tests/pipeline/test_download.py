@@ -428,7 +428,7 @@ async def test_a_video_in_a_bucket_is_copied(
         assert await _is_stored(context, video_file)
 
 
-async def test_a_video_that_is_in_no_bucket_is_told(own_database_url: str, tmp_path: Path, bucket: str) -> None:
+async def test_a_video_that_is_in_no_bucket_is_reported(own_database_url: str, tmp_path: Path, bucket: str) -> None:
     async with _run(own_database_url, tmp_path, f"gs://{bucket}/talks/video.mp4") as context:
         with pytest.raises(StageFailed, match="no file at the gs:// URL"):
             await download.run_stage(context)

@@ -122,7 +122,7 @@ async def test_each_proxy_has_its_own_password_which_leads_no_further(proxy: Gua
     assert not any(name.lower().startswith("proxy-") for name in site.visits[0].headers)
 
 
-async def test_a_host_that_does_not_answer_is_told() -> None:
+async def test_a_host_that_does_not_answer_is_reported() -> None:
     address = f"127.0.0.1:{free_port()}"
     async with run_guard_proxy(AddressGuard((address,)), _MAX_BYTES) as proxy:
         assert (await _get(proxy, f"http://{address}/video")).status_code == 502

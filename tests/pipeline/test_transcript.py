@@ -110,7 +110,7 @@ async def test_without_audio_it_says_what_to_do_first(own_database_url: str, tmp
             await transcript.run_stage(context)
 
 
-async def test_a_damaged_wav_is_told_as_that(own_database_url: str, tmp_path: Path) -> None:
+async def test_a_damaged_wav_is_reported_as_that(own_database_url: str, tmp_path: Path) -> None:
     models, _ = _models()
     async with make_context(own_database_url, tmp_path, models=models) as context:
         (context.folder / AUDIO_NAME).write_bytes(b"no audio")

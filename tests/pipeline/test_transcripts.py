@@ -118,7 +118,7 @@ def test_a_window_does_not_depend_on_the_order_of_words(
         say((69, 72), (191, 192), (75, 76), (190.2, 190.8)),
     ],
 )
-async def test_the_window_is_the_one_that_the_availability_of_a_clip_is_told_by(
+async def test_the_window_is_the_one_that_the_availability_of_a_clip_is_reported_by(
     conn: Connection, words: list[Word]
 ) -> None:
     video = await make_video(conn, duration_seconds=DURATION)

@@ -113,7 +113,7 @@ async def test_the_password_of_a_url_goes_to_no_other_server(
         assert {visit.headers.get("authorization") for visit in other.visits} == {None}
 
 
-async def test_a_page_without_a_video_is_told(own_database_url: str, tmp_path: Path, site: Site) -> None:
+async def test_a_page_without_a_video_is_reported(own_database_url: str, tmp_path: Path, site: Site) -> None:
     site.answers["/page"] = sending(b"<html><body>Words</body></html>", headers={"Content-Type": "text/html"})
     async with _run(own_database_url, tmp_path, site) as context:
         with pytest.raises(StageFailed, match="no video is found") as caught:

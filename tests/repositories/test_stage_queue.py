@@ -352,7 +352,7 @@ async def test_a_cancelled_run_whose_owner_is_not_seen_any_more_has_ended(conn: 
     assert await run_status(conn) == "cancelled"
 
 
-async def test_workers_are_told_of_a_waiting_run_once_in_a_while(conn: Connection) -> None:
+async def test_workers_are_notified_of_a_waiting_run_once_in_a_while(conn: Connection) -> None:
     await add_video(conn)
     await accept(conn)
     queue = StageQueueRepository(conn)

@@ -82,14 +82,14 @@ class Shelf:
         return sorted(path.name for path in (self.folder / "media" / "thumbnails").rglob("*") if path.is_file())
 
     async def add_video(self, identifier: str = "talk") -> int:
-        film = make_colour_movie(self.folder / "library" / "videos" / f"{identifier}.mp4", 2, [RED])
-        return (await make_video(self.conn, identifier=identifier, cloud_url=film.as_uri())).id
+        video_file = make_colour_movie(self.folder / "library" / "videos" / f"{identifier}.mp4", 2, [RED])
+        return (await make_video(self.conn, identifier=identifier, cloud_url=video_file.as_uri())).id
 
     async def add_clip(self, video_id: int) -> str:
         """Return the moment's identifier."""
         moment = await make_moment(self.conn, video_id=video_id)
-        film = make_colour_movie(self.folder / "library" / "moment_clips" / f"{moment.identifier}.mp4", 1, [RED])
-        await make_clip(self.conn, moment, cloud_url=film.as_uri())
+        video_file = make_colour_movie(self.folder / "library" / "moment_clips" / f"{moment.identifier}.mp4", 1, [RED])
+        await make_clip(self.conn, moment, cloud_url=video_file.as_uri())
         return moment.identifier
 
     async def list_rows(self) -> list[str]:
@@ -232,13 +232,13 @@ async def test_a_row_that_cannot_be_written_leaves_no_thumbnail(shelf: Shelf) ->
 
 async def test_an_undecodable_file_is_not_decoded_for_every_card(shelf: Shelf) -> None:
     video_id = await shelf.add_video()
-    film = shelf.folder / "library" / "videos" / "talk.mp4"
-    film.write_bytes(b"no film any more")
+    video_file = shelf.folder / "library" / "videos" / "talk.mp4"
+    video_file.write_bytes(b"no film any more")
     for _ in range(5):
         with pytest.raises(ThumbnailNotFound):
             await url_of_video(shelf.thumbnails, "talk")
     assert len(shelf.storage.openings) == 1
-    another = make_colour_movie(film.with_name("another.mp4"), 2, [RED])
+    another = make_colour_movie(video_file.with_name("another.mp4"), 2, [RED])
     await VideoRepository(shelf.conn).update(video_id, cloud_url=another.as_uri())
     assert await url_of_video(shelf.thumbnails, "talk")
 

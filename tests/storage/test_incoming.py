@@ -21,11 +21,11 @@ async def test_what_has_arrived_is_moved_to_its_key(storage: Storage, tmp_path: 
         assert incoming.path.read_bytes() == b"first second"
         assert incoming.size == 12
         inode = incoming.path.stat().st_ino
-        told: list[int] = []
-        stored = await storage.put("videos/film/a.mp4", incoming.path, told.append)
+        reports: list[int] = []
+        stored = await storage.put("videos/film/a.mp4", incoming.path, reports.append)
     assert (tmp_path / "media/videos/film/a.mp4").stat().st_ino == inode
     assert await read_all(storage, stored.url) == b"first second"
-    assert told == [12]
+    assert reports == [12]
     assert files_in(tmp_path / "media") == ["videos/film/a.mp4"]
 
 

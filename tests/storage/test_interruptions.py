@@ -66,14 +66,14 @@ async def test_a_killed_copy_shows_nothing_and_goes_on_where_it_was(
     assert files_in(tmp_path / "media") == [f".incoming/{draft.name}"]
     written, inode = draft.stat().st_size, draft.stat().st_ino
     assert written == 10 * _MIB
-    told: list[int] = []
+    reports: list[int] = []
 
-    stored = await storage.put("videos/film/a.mp4", source, told.append)
+    stored = await storage.put("videos/film/a.mp4", source, reports.append)
 
     assert await is_copy(storage, stored.url, source)
     assert (tmp_path / "media/videos/film/a.mp4").stat().st_ino == inode
-    assert told[0] == written
-    assert sum(told) == stored.size
+    assert reports[0] == written
+    assert sum(reports) == stored.size
     assert files_in(tmp_path / "media/.incoming") == []
 
 
@@ -84,9 +84,9 @@ async def test_a_draft_with_other_bytes_is_used_as_far_as_it_is_right(
     with draft.open("r+b") as file:  # as a power cut may leave it
         file.seek(5 * _MIB + 10)
         file.write(bytes(100))
-    told: list[int] = []
-    stored = await storage.put("videos/film/a.mp4", source, told.append)
-    assert told[0] == 5 * _MIB
+    reports: list[int] = []
+    stored = await storage.put("videos/film/a.mp4", source, reports.append)
+    assert reports[0] == 5 * _MIB
     assert await is_copy(storage, stored.url, source)
 
 
@@ -171,7 +171,7 @@ def test_a_source_that_grows_meanwhile_is_not_stored(tmp_path: Path, source: Pat
     assert not (media / "a").exists()
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, source: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path, source: Path) -> None:
     script = """
 import asyncio, resource, sys
 from pathlib import Path

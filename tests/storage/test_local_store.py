@@ -109,10 +109,10 @@ async def test_a_reader_that_is_left_does_not_stop_the_next_one(storage: Storage
 async def test_the_same_bytes_are_not_written_again(storage: Storage, tmp_path: Path) -> None:
     source = make_file(tmp_path / "source", bytes(3_000_000))
     first = await storage.put("a/b", source)
-    told: list[int] = []
-    again = await storage.put("a/b", source, told.append)
+    reports: list[int] = []
+    again = await storage.put("a/b", source, reports.append)
     assert again == first
-    assert told == [3_000_000]
+    assert reports == [3_000_000]
 
 
 async def test_other_bytes_of_the_same_size_are_written(storage: Storage, tmp_path: Path) -> None:
@@ -122,10 +122,10 @@ async def test_other_bytes_of_the_same_size_are_written(storage: Storage, tmp_pa
 
 
 async def test_progress_adds_up_to_the_size(storage: Storage, tmp_path: Path) -> None:
-    told: list[int] = []
-    await storage.put("a/b", make_file(tmp_path / "source", bytes(5_500_000)), told.append)
-    assert sum(told) == 5_500_000
-    assert len(told) > 3
+    reports: list[int] = []
+    await storage.put("a/b", make_file(tmp_path / "source", bytes(5_500_000)), reports.append)
+    assert sum(reports) == 5_500_000
+    assert len(reports) > 3
 
 
 async def test_an_empty_file_is_a_file(storage: Storage, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ async def test_an_empty_file_is_a_file(storage: Storage, tmp_path: Path) -> None
     assert await read_all(storage, stored.url) == b""
 
 
-async def test_a_missing_source_is_told(storage: Storage, tmp_path: Path) -> None:
+async def test_a_missing_source_is_reported(storage: Storage, tmp_path: Path) -> None:
     with pytest.raises(FileMissing):
         await storage.put("a/b", tmp_path / "nothing")
     assert not (tmp_path / "media").exists()
@@ -193,11 +193,11 @@ async def test_what_an_import_found_where_the_own_files_lie_stays_the_users(
     storage: Storage, tmp_path: Path, noted: str
 ) -> None:
     (tmp_path / "link").symlink_to("media")
-    film = make_file(tmp_path / "media/videos/film/a.mp4")
+    video_file = make_file(tmp_path / "media/videos/film/a.mp4")
     storage.libraries.add_folder(tmp_path / noted)
-    assert not storage.owns(film.as_uri())
-    assert await storage.delete(film.as_uri()) is False
-    assert film.exists()
+    assert not storage.owns(video_file.as_uri())
+    assert await storage.delete(video_file.as_uri()) is False
+    assert video_file.exists()
 
 
 async def test_a_deletion_looks_for_libraries_in_a_thread(

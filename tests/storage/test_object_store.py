@@ -59,12 +59,12 @@ async def _put_and_stop(storage: Storage, key: str, source: Path) -> None:
 
 
 async def test_what_is_put_is_read_back(cloud: Storage, bucket: str, emulator: Emulator, source: Path) -> None:
-    told: list[int] = []
-    stored = await cloud.put("videos/film/a.mp4", source, told.append)
+    reports: list[int] = []
+    stored = await cloud.put("videos/film/a.mp4", source, reports.append)
 
     assert stored.url == f"gs://{bucket}/media/videos/film/a.mp4"
-    assert stored.size == sum(told) == 20 * _MIB + 7
-    assert len(told) == 3
+    assert stored.size == sum(reports) == 20 * _MIB + 7
+    assert len(reports) == 3
     assert emulator.names_in(bucket) == ["media/videos/film/a.mp4"]
     assert await is_copy(cloud, stored.url, source)
     assert await cloud.stat(stored.url) == stored
@@ -98,12 +98,12 @@ async def test_the_same_bytes_are_not_sent_again(proxied: tuple[Storage, FaultyP
     storage, proxy = proxied
     first = await storage.put("a/b.mp4", source)
     sent = proxy.sent_bytes()
-    told: list[int] = []
+    reports: list[int] = []
 
-    assert await storage.put("a/b.mp4", source, told.append) == first
+    assert await storage.put("a/b.mp4", source, reports.append) == first
 
     assert sent == proxy.sent_bytes() == 20 * _MIB + 7
-    assert told == [20 * _MIB + 7]
+    assert reports == [20 * _MIB + 7]
 
 
 async def test_other_bytes_of_the_same_size_are_sent(cloud: Storage, tmp_path: Path) -> None:
@@ -284,12 +284,12 @@ async def test_an_interrupted_upload_goes_on_in_a_later_process(
     sent = proxy.sent_bytes()
     assert 0 < sent < 20 * _MIB
 
-    told: list[int] = []
+    reports: list[int] = []
     later = _open(f"gs://{bucket}/media", tmp_path)
-    stored = await later.put("a/b.mp4", source, told.append)
+    stored = await later.put("a/b.mp4", source, reports.append)
     await later.aclose()
 
-    assert told[0] == sent
+    assert reports[0] == sent
     assert proxy.sent_bytes() == 20 * _MIB + 7
     assert await is_copy(storage, stored.url, source)
     assert files_in(tmp_path / "data") == []
@@ -354,21 +354,21 @@ async def test_an_unreachable_server_is_unavailable(
     await storage.aclose()
 
 
-async def test_a_bucket_that_refuses_is_told(proxied: tuple[Storage, FaultyProxy], source: Path) -> None:
+async def test_a_bucket_that_refuses_is_reported(proxied: tuple[Storage, FaultyProxy], source: Path) -> None:
     storage, proxy = proxied
     proxy.fail = lambda method, path, number: 403
     with pytest.raises(StorageUnavailable, match="refuses this server: let its credentials read and write"):
         await storage.put("a/b.mp4", source)
 
 
-async def test_a_missing_bucket_is_told(cloud: Storage, tmp_path: Path) -> None:
+async def test_a_missing_bucket_is_reported(cloud: Storage, tmp_path: Path) -> None:
     storage = _open("gs://no-such-bucket/media", tmp_path)
     with pytest.raises(StorageUnavailable, match="There is no bucket no-such-bucket"):
         await storage.put("a/b", make_file(tmp_path / "source"))
     await storage.aclose()
 
 
-async def test_missing_credentials_are_told_when_they_are_needed(
+async def test_missing_credentials_are_reported_when_they_are_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)

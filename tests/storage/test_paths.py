@@ -180,7 +180,7 @@ async def test_a_link_in_the_place_of_a_file_is_replaced_and_not_followed(storag
     assert await read_all(storage, stored.url) == b"new"
 
 
-async def test_a_folder_in_the_place_of_a_file_is_told(storage: Storage, attacked: Path) -> None:
+async def test_a_folder_in_the_place_of_a_file_is_reported(storage: Storage, attacked: Path) -> None:
     with pytest.raises(StorageUnavailable, match="is a directory"):
         await storage.put("odd/folder", make_file(attacked / "source"))
     assert files_in(attacked / "media/.incoming") == ["draft"]

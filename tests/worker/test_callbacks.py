@@ -1,4 +1,4 @@
-"""Those who asked for it are told that a run has ended."""
+"""Those who asked for it are reported that a run has ended."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ _SECRET = "whsec_" + b64encode(b"thirty-two bytes, and none of it").decode()
 @pytest.fixture
 def site() -> Iterator[Site]:
     with Site() as site:
-        site.answers["/told"] = sending(b"", 204)
+        site.answers["/callback"] = sending(b"", 204)
         yield site
 
 
@@ -60,14 +60,14 @@ async def _make_due(context: RunContext) -> None:
         await conn.execute("UPDATE pipeline.runs SET callback_due_at = now() AT TIME ZONE 'utc' - interval '1 s'")
 
 
-async def test_the_end_of_a_run_is_told_once_and_signed(own_database_url: str, tmp_path: Path, site: Site) -> None:
+async def test_the_end_of_a_run_is_reported_once_and_signed(own_database_url: str, tmp_path: Path, site: Site) -> None:
     settings = {"callback_secret": _SECRET, "allowed_hosts": (site.host,)}
     async with make_context(
         own_database_url,
         tmp_path,
         video={"identifier": "Vortrag über X"},
         settings=settings,
-        callback_url=f"{site.url}/told",
+        callback_url=f"{site.url}/callback",
     ) as context:
         assert await send_due_callbacks(context.database, context.settings) == 0
         await _finish(context, RunOutcome(RunStatus.FAILED, "audio", "There is no sound", 3, 2))
@@ -75,10 +75,10 @@ async def test_the_end_of_a_run_is_told_once_and_signed(own_database_url: str, t
         assert await send_due_callbacks(context.database, context.settings) == 0
         assert (await _work_row(context))[0] == "delivered"
     (visit,) = site.visits
-    told = Webhook(_SECRET).verify(visit.body, visit.headers)
+    reports = Webhook(_SECRET).verify(visit.body, visit.headers)
     assert (visit.method, visit.headers["content-type"]) == ("POST", "application/json")
-    assert 0 <= told.pop("completed_at") - told.pop("started_at") < 600
-    assert told == {
+    assert 0 <= reports.pop("completed_at") - reports.pop("started_at") < 600
+    assert reports == {
         "request_id": context.run.identifier,
         "video_id": "Vortrag über X",
         "type": "full",
@@ -99,9 +99,11 @@ async def test_a_run_that_asks_for_none_has_no_callback(own_database_url: str, t
 async def test_a_callback_that_fails_is_tried_again_later_with_the_same_id(
     own_database_url: str, tmp_path: Path, site: Site
 ) -> None:
-    site.answers["/told"] = in_turn(sending(b"", 500), sending(b"", 200))
+    site.answers["/callback"] = in_turn(sending(b"", 500), sending(b"", 200))
     settings = {"callback_secret": _SECRET, "allowed_hosts": (site.host,)}
-    async with make_context(own_database_url, tmp_path, settings=settings, callback_url=f"{site.url}/told") as context:
+    async with make_context(
+        own_database_url, tmp_path, settings=settings, callback_url=f"{site.url}/callback"
+    ) as context:
         await _finish(context, RunOutcome(RunStatus.COMPLETED))
         assert await send_due_callbacks(context.database, context.settings) == 1
         status, failed_attempts, delay, error = await _work_row(context)
@@ -115,7 +117,9 @@ async def test_a_callback_that_fails_is_tried_again_later_with_the_same_id(
 
 async def test_a_callback_is_given_up_in_the_end(own_database_url: str, tmp_path: Path, site: Site) -> None:
     settings = {"callback_secret": _SECRET}
-    async with make_context(own_database_url, tmp_path, settings=settings, callback_url=f"{site.url}/told") as context:
+    async with make_context(
+        own_database_url, tmp_path, settings=settings, callback_url=f"{site.url}/callback"
+    ) as context:
         await _finish(context, RunOutcome(RunStatus.COMPLETED))
         while await send_due_callbacks(context.database, context.settings):
             if (await _work_row(context))[0] == "waiting":
@@ -132,7 +136,9 @@ def test_the_pauses_between_tries_grow_to_hours() -> None:
 
 async def test_of_two_workers_one_sends_a_callback(own_database_url: str, tmp_path: Path, site: Site) -> None:
     settings = {"callback_secret": _SECRET, "allowed_hosts": (site.host,)}
-    async with make_context(own_database_url, tmp_path, settings=settings, callback_url=f"{site.url}/told") as context:
+    async with make_context(
+        own_database_url, tmp_path, settings=settings, callback_url=f"{site.url}/callback"
+    ) as context:
         await _finish(context, RunOutcome(RunStatus.COMPLETED))
         sent = await asyncio.gather(*(send_due_callbacks(context.database, context.settings) for _ in range(4)))
     assert sum(sent) == len(site.visits) == 1
@@ -164,9 +170,11 @@ async def test_what_a_worker_took_and_never_sent_is_due_again(
     own_database_url: str, tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"callback_secret": _SECRET, "allowed_hosts": (site.host,)}
-    async with make_context(own_database_url, tmp_path, settings=settings, callback_url=f"{site.url}/told") as context:
+    async with make_context(
+        own_database_url, tmp_path, settings=settings, callback_url=f"{site.url}/callback"
+    ) as context:
         await _finish(context, RunOutcome(RunStatus.COMPLETED))
-        site.answers["/told"] = lambda visit: visit.wait_until_gone()
+        site.answers["/callback"] = lambda visit: visit.wait_until_gone()
         sending_it = asyncio.ensure_future(send_due_callbacks(context.database, context.settings))
         async with asyncio.timeout(30):
             while not site.visits:  # noqa: ASYNC110 (nobody sets an event)
@@ -188,24 +196,24 @@ async def test_what_a_worker_took_and_never_sent_is_due_again(
         (lambda visit: visit.wait_until_gone(), 1.0, TransientFailure),
     ],
 )
-async def test_only_a_success_counts_as_told(
+async def test_only_a_success_counts_as_reported(
     site: Site, answer: Answer, patience_seconds: float, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(callbacks, "_PATIENCE_SECONDS", patience_seconds)
-    site.answers |= {"/told": answer, "/elsewhere": sending(b"")}
+    site.answers |= {"/callback": answer, "/elsewhere": sending(b"")}
     with pytest.raises(kind):
-        await post_signed_callback(_settings(site.host), f"{site.url}/told", {}, "msg_1")
-    assert [visit.path for visit in site.visits] == ["/told"]
+        await post_signed_callback(_settings(site.host), f"{site.url}/callback", {}, "msg_1")
+    assert [visit.path for visit in site.visits] == ["/callback"]
 
 
 async def test_a_callback_goes_to_public_machines_only(site: Site) -> None:
     with pytest.raises(AddressRefused):
-        await post_signed_callback(_settings(f"127.0.0.1:{free_port()}"), f"{site.url}/told", {}, "msg_1")
+        await post_signed_callback(_settings(f"127.0.0.1:{free_port()}"), f"{site.url}/callback", {}, "msg_1")
     assert site.visits == []
 
 
 async def test_the_body_is_json(site: Site) -> None:
-    await post_signed_callback(_settings(site.host), f"{site.url}/told", {"title": "Grüße"}, "msg_1")
+    await post_signed_callback(_settings(site.host), f"{site.url}/callback", {"title": "Grüße"}, "msg_1")
     assert json.loads(site.visits[0].body) == {"title": "Grüße"}
 
 

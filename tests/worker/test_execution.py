@@ -308,15 +308,15 @@ async def test_a_stage_has_a_limit_of_time(ready: RunContext) -> None:
     assert outcome == RunOutcome(RunStatus.FAILED, Stage.AUDIO_UPLOAD, "Audio upload timed out after 0.05 seconds")
 
 
-@pytest.mark.parametrize(("duration", "told"), [(1000.0, "0.15"), (None, "0.05")])
+@pytest.mark.parametrize(("duration", "expected"), [(1000.0, "0.15"), (None, "0.05")])
 async def test_a_stage_has_more_time_for_a_longer_video(
-    own_database_url: str, tmp_path: Path, duration: float | None, told: str
+    own_database_url: str, tmp_path: Path, duration: float | None, expected: str
 ) -> None:
     script = Script()
     script.tell(Stage.AUDIO, lambda context: asyncio.sleep(3600, {}), time_limit=TimeLimit(0.05, 0.0001))
     async with make_context(own_database_url, tmp_path, video={"duration_seconds": duration}) as ready:
         outcome = await run(script, ready)
-    assert outcome.error_message == f"Audio timed out after {told} seconds"
+    assert outcome.error_message == f"Audio timed out after {expected} seconds"
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ async def test_a_stage_has_more_time_for_a_longer_video(
         ExceptionGroup("secret", [KeyError("secret")]),
     ],
 )
-async def test_what_nobody_foresaw_is_told_without_its_text(
+async def test_what_nobody_foresaw_is_reported_without_its_text(
     ready: RunContext, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     script = Script()

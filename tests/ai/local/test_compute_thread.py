@@ -31,15 +31,15 @@ async def wait_for(event: threading.Event) -> None:
 
 
 async def test_a_call_gives_its_result_and_tells_its_progress() -> None:
-    told: list[float] = []
+    reports: list[float] = []
 
     def work(control: ComputationControl) -> str:
         control.report(0.5)
         control.report(7.0)
         return "done"
 
-    assert await ComputeThread("test").run(work, told.append) == "done"
-    assert told == [0.5, 1.0]
+    assert await ComputeThread("test").run(work, reports.append) == "done"
+    assert reports == [0.5, 1.0]
 
 
 async def test_an_error_reaches_the_caller() -> None:
@@ -90,7 +90,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_is_never_begun() -> None:
 
 
 async def test_a_cancelled_call_tells_no_progress() -> None:
-    told: list[float] = []
+    reports: list[float] = []
     begun = threading.Event()
 
     def work(control: ComputationControl) -> None:
@@ -99,10 +99,10 @@ async def test_a_cancelled_call_tells_no_progress() -> None:
             control.report(0.5)
             time.sleep(0.001)
 
-    call = asyncio.create_task(ComputeThread("test").run(work, told.append))
+    call = asyncio.create_task(ComputeThread("test").run(work, reports.append))
     await wait_for(begun)
     call.cancel()
-    told.clear()
+    reports.clear()
     await asyncio.wait([call])
     await asyncio.sleep(0)
-    assert told == []
+    assert reports == []

@@ -41,8 +41,8 @@ def test_no_texts_have_no_vectors() -> None:
 
 
 def test_progress_is_reported() -> None:
-    told: list[float] = []
-    vectors().encode(["This sentence is one of very many."] * 150, told.append)
-    assert told == sorted(told)
-    assert len(told) > 1
-    assert 0 <= told[0] < told[-1] < 1
+    reports: list[float] = []
+    vectors().encode(["This sentence is one of very many."] * 150, reports.append)
+    assert reports == sorted(reports)
+    assert len(reports) > 1
+    assert 0 <= reports[0] < reports[-1] < 1

@@ -192,10 +192,10 @@ async def test_a_cancelled_search_ends_soon() -> None:
 
 
 async def test_progress_only_grows() -> None:
-    told: list[float] = []
-    await FINDER.find(make_request(make_talk(["bread", "mars"])), told.append)
-    assert told == sorted(told)
-    assert told
+    reports: list[float] = []
+    await FINDER.find(make_request(make_talk(["bread", "mars"])), reports.append)
+    assert reports == sorted(reports)
+    assert reports
 
 
 def test_the_prompts_say_what_is_done() -> None:

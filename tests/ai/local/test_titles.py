@@ -34,7 +34,7 @@ def test_a_moment_that_says_nothing_is_called_by_its_time(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sentences", "told"),
+    ("sentences", "expected"),
     [
         (["Okay.", "Nobody knew. Nobody asked."], "Nobody Knew Nobody Asked"),
         (["Stop!", "Look.", "Listen."], "Stop Look Listen"),
@@ -44,9 +44,9 @@ def test_a_moment_that_says_nothing_is_called_by_its_time(text: str) -> None:
         ),
     ],
 )
-def test_a_moment_without_a_phrase_is_called_by_its_first_words(sentences: list[str], told: str) -> None:
+def test_a_moment_without_a_phrase_is_called_by_its_first_words(sentences: list[str], expected: str) -> None:
     (made,) = make_titles([sentences], [62.0], vectors(), lambda: None)
-    assert made == told
+    assert made == expected
 
 
 def test_the_time_of_a_late_moment_has_hours() -> None:

@@ -47,28 +47,28 @@ def transcriber(choice: WhisperChoice) -> WhisperTranscriber:
 @cache
 def speech() -> tuple[Sound, list[float]]:
     """What is said, and when each sentence begins."""
-    sounds, rate = speak_all(SAID)
+    recordings, rate = speak_all(SAID)
     pieces, starts, at = [], [], 0.0
-    for sound in (resample(sound, rate) for sound in sounds):
-        pieces += [np.zeros(int(PAUSE_SECONDS * SAMPLE_RATE), np.int16), sound]
+    for samples in (resample(samples, rate) for samples in recordings):
+        pieces += [np.zeros(int(PAUSE_SECONDS * SAMPLE_RATE), np.int16), samples]
         starts.append(at + PAUSE_SECONDS)
-        at += PAUSE_SECONDS + len(sound) / SAMPLE_RATE
+        at += PAUSE_SECONDS + len(samples) / SAMPLE_RATE
     return np.concatenate(pieces), starts
 
 
-def resample(sound: Sound, rate: int) -> Sound:
-    times = np.arange(len(sound) * SAMPLE_RATE // rate) * rate / SAMPLE_RATE
-    return np.interp(times, np.arange(len(sound)), sound).astype(np.int16)
+def resample(samples: Sound, rate: int) -> Sound:
+    times = np.arange(len(samples) * SAMPLE_RATE // rate) * rate / SAMPLE_RATE
+    return np.interp(times, np.arange(len(samples)), samples).astype(np.int16)
 
 
 def name_numbers(text: str) -> str:
     return re.sub(r"\d+", lambda found: f" {NUMBERS[min(int(found[0]), 10)]} ", text)
 
 
-def write(path: Path, sound: Sound, rate: int = SAMPLE_RATE) -> Path:
+def write(path: Path, samples: Sound, rate: int = SAMPLE_RATE) -> Path:
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, rate, 0, "NONE", "not compressed"))
-        file.writeframes(sound.tobytes())
+        file.writeframes(samples.tobytes())
     return path
 
 
@@ -77,23 +77,25 @@ def make_noise(seconds: float) -> Sound:
 
 
 async def test_speech_is_transcribed_with_its_times(tmp_path: Path) -> None:
-    sound, starts = speech()
-    duration, told = len(sound) / SAMPLE_RATE, list[float]()
-    heard = await transcriber("auto").transcribe(make_audio(write(tmp_path / "a.wav", sound), duration), told.append)
+    samples, starts = speech()
+    duration, reports = len(samples) / SAMPLE_RATE, list[float]()
+    heard = await transcriber("auto").transcribe(
+        make_audio(write(tmp_path / "a.wav", samples), duration), reports.append
+    )
     assert word_error_rate(" ".join(SAID), heard.text) < 0.1
     assert (heard.service, heard.language) == ("whisper-tiny.en", "en")
     assert " ".join(word.word for word in heard.words) == " ".join(segment.text for segment in heard.segments)
     assert all(0 <= word.start <= word.end <= duration and word.word == word.word.strip() for word in heard.words)
     assert all(one.end <= other.start for one, other in pairwise(heard.words))
     assert all(min(abs(segment.start - start) for segment in heard.segments) < 0.5 for start in starts)
-    assert told == sorted(told)
-    assert 0.9 < told[-1] <= 1
+    assert reports == sorted(reports)
+    assert 0.9 < reports[-1] <= 1
     assert heard.usage.calls == 1
 
 
 async def test_another_model_says_its_own_name(tmp_path: Path) -> None:
-    sound = speech()[0][: 5 * SAMPLE_RATE]
-    heard = await transcriber("base").transcribe(make_audio(write(tmp_path / "a.wav", sound), 5), ignore)
+    samples = speech()[0][: 5 * SAMPLE_RATE]
+    heard = await transcriber("base").transcribe(make_audio(write(tmp_path / "a.wav", samples), 5), ignore)
     assert (heard.service, heard.language) == ("whisper-base", "en")
     assert "planet Mars" in heard.text
 
@@ -102,17 +104,17 @@ def make_melody(seconds: float) -> Sound:
     times = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     pitch = np.array([262, 294, 330, 349, 392, 440, 494, 523])[(times * 2).astype(int) % 8]
     note = np.exp(-3 * (times * 2 % 1)) * sum(np.sin(2 * np.pi * pitch * times * part) / part for part in range(1, 6))
-    sound: Sound = (note / np.abs(note).max() * 12000).astype(np.int16)
-    return sound
+    samples: Sound = (note / np.abs(note).max() * 12000).astype(np.int16)
+    return samples
 
 
 @pytest.mark.parametrize(
-    "sound",
+    "samples",
     [np.zeros(20 * SAMPLE_RATE, np.int16), make_noise(20), make_melody(30), np.zeros(0, np.int16)],
     ids=["silence", "noise", "melody", "nothing"],
 )
-async def test_audio_without_speech_has_an_empty_transcript(tmp_path: Path, sound: Sound) -> None:
-    audio = make_audio(write(tmp_path / "a.wav", sound), len(sound) / SAMPLE_RATE)
+async def test_audio_without_speech_has_an_empty_transcript(tmp_path: Path, samples: Sound) -> None:
+    audio = make_audio(write(tmp_path / "a.wav", samples), len(samples) / SAMPLE_RATE)
     heard = await transcriber("auto").transcribe(audio, ignore)
     assert (heard.text, heard.words, heard.segments, heard.language) == ("", [], [], "und")
     assert heard.dropped == []
@@ -130,9 +132,9 @@ async def test_audio_without_speech_has_an_empty_transcript(tmp_path: Path, soun
 async def test_speech_that_repeats_itself_is_kept_with_what_is_said_around_it(
     tmp_path: Path, said: str, kept: dict[str, int]
 ) -> None:
-    (sound,), rate = speak_all([said])
-    sound = resample(sound, rate)
-    audio = make_audio(write(tmp_path / "a.wav", sound), len(sound) / SAMPLE_RATE)
+    (samples,), rate = speak_all([said])
+    samples = resample(samples, rate)
+    audio = make_audio(write(tmp_path / "a.wav", samples), len(samples) / SAMPLE_RATE)
     heard = await transcriber("auto").transcribe(audio, ignore)
     spoken = name_numbers(heard.text)
     assert word_error_rate(said, spoken) < 0.4  # the small model hears "red" for "bread"
@@ -144,8 +146,8 @@ async def test_speech_that_repeats_itself_is_kept_with_what_is_said_around_it(
 async def test_speech_in_long_audio_is_where_it_was(tmp_path: Path) -> None:
     said, starts = speech()
     silence = np.zeros(100 * SAMPLE_RATE, np.int16)
-    sound = np.concatenate((silence, said, silence, said))
-    audio = make_audio(write(tmp_path / "a.wav", sound), len(sound) / SAMPLE_RATE)
+    samples = np.concatenate((silence, said, silence, said))
+    audio = make_audio(write(tmp_path / "a.wav", samples), len(samples) / SAMPLE_RATE)
     heard = await transcriber("tiny.en").transcribe(audio, ignore)
     firsts = [word.start for word in heard.words if word.word == "Scientists"]
     second = starts[1] + 100
@@ -162,9 +164,9 @@ async def test_a_cancelled_transcription_ends_soon_and_leaves_the_way_to_the_nex
         return recognize_speech(*args)
 
     monkeypatch.setattr(whisper, "recognize_speech", recognize_next)
-    sound = np.tile(speech()[0], 60)
+    samples = np.tile(speech()[0], 60)
     begun = asyncio.Event()
-    audio = make_audio(write(tmp_path / "long.wav", sound), len(sound) / SAMPLE_RATE)
+    audio = make_audio(write(tmp_path / "long.wav", samples), len(samples) / SAMPLE_RATE)
     call = asyncio.create_task(transcriber("tiny.en").transcribe(audio, lambda done: begun.set() if done > 0 else None))
     await asyncio.wait_for(begun.wait(), 300)
     waiting = asyncio.create_task(transcriber("tiny.en").transcribe(audio, ignore))
@@ -219,7 +221,7 @@ async def test_two_transcriptions_at_once_are_done_one_after_the_other(tmp_path:
     assert one.text == other.text != ""
 
 
-@pytest.mark.parametrize("content", [b"", b"RIFF", b"not a sound at all" * 100])
+@pytest.mark.parametrize("content", [b"", b"RIFF", b"this is not audio" * 100])
 async def test_a_file_that_is_no_audio_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(content)
