@@ -15,7 +15,7 @@ Answer = dict[str, Any]
 
 JOB_ENDS = ("completed", "failed")
 RUN_ENDS = ("completed", "failed", "cancelled", "not_running", "never_run")
-PATIENCE_SECONDS = 240.0
+PATIENCE_SECONDS = 900.0
 _SECONDS_BETWEEN_POLLS = 0.2
 
 

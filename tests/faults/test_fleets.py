@@ -67,6 +67,8 @@ async def long_outage(folder: Path) -> AsyncIterator[LongOutage]:
         await site.prepare()
         workers = [site.spawn(pipeline_concurrency=3, database_pool_timeout=1) for _ in range(2)]
         try:
+            for worker in workers:
+                await worker.ready()  # so that no stage is held, and its time goes, while the other worker starts
             runs = await _begin_runs(site)
             postgres.stop()
             since = time.monotonic()
