@@ -91,7 +91,7 @@ def write_credentials(path: Path) -> Path:
 
 
 class FaultyProxy:
-    """Stands in front of the emulator and fails where it is reported to.
+    """Stands in front of the emulator and fails where it is configured to.
 
     It also answers how much of a session has arrived, in the words of Google's documentation: the emulator takes that
     question for the end of the upload.

@@ -36,7 +36,7 @@ async def test_a_run_that_waits_is_cancelled_at_once(client: AsyncClient, conn: 
     assert (await client.post("/api/pipeline/talk/cancel")).status_code == 400
 
 
-async def test_the_worker_of_a_run_is_reported_that_it_is_cancelled(
+async def test_the_worker_of_a_run_is_notified_of_its_cancellation(
     client: AsyncClient, conn: Connection, redis: Redis
 ) -> None:
     await make_video(conn, identifier="talk")

@@ -117,7 +117,7 @@ async def test_who_knows_the_state_is_notified_of_the_next_one(server: ServerPro
             assert read_event(await anext(pieces))[1]["status"] == "completed"
 
 
-async def test_a_server_that_is_reported_to_stop_lets_go_of_those_who_follow(
+async def test_a_server_that_is_stopped_ends_its_event_streams(
     own_database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
     async with open_async_connection(Settings(database_url=own_database_url)) as conn:

@@ -36,13 +36,13 @@ async def test_the_audio_of_a_video_is_sent_from_this_server_or_from_a_library(
 
 
 @pytest.mark.parametrize("folder", ["library/audios", f"media/{audio_folder_key('secret')}"])
-async def test_a_audio_that_belongs_to_no_video_is_not_sent(client: AsyncClient, tmp_path: Path, folder: str) -> None:
+async def test_audio_that_belongs_to_no_video_is_not_sent(client: AsyncClient, tmp_path: Path, folder: str) -> None:
     write(tmp_path / folder / "secret.wav")
     answer = await client.get("/static/audios/secret.wav")
     assert (answer.status_code, answer.json()) == (404, {"detail": "Video not found"})
 
 
-async def test_a_audio_has_ranges_and_a_head(client: AsyncClient, conn: Connection, tmp_path: Path) -> None:
+async def test_audio_has_ranges_and_a_head(client: AsyncClient, conn: Connection, tmp_path: Path) -> None:
     await make_video(conn, identifier="talk")
     write(tmp_path / "media" / audio_folder_key("talk") / "sound.wav")
     part = await client.get("/static/audios/talk.wav", headers={"Range": "bytes=0-3"})
@@ -52,7 +52,7 @@ async def test_a_audio_has_ranges_and_a_head(client: AsyncClient, conn: Connecti
     assert (head.status_code, head.content, head.headers["Content-Length"]) == (200, b"", str(len(SOUND)))
 
 
-async def test_a_audio_that_nobody_extracted_is_404(client: AsyncClient, conn: Connection, tmp_path: Path) -> None:
+async def test_audio_that_was_not_extracted_is_404(client: AsyncClient, conn: Connection, tmp_path: Path) -> None:
     for identifier in ("talk", "draft", "../secret"):
         await make_video(conn, identifier=identifier)
     write(tmp_path / "media" / audio_folder_key("draft") / "sound.part")

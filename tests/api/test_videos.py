@@ -60,7 +60,7 @@ async def test_audio_that_is_extracted_is_no_transcript(client: AsyncClient, con
     assert (answer["has_audio"], answer["has_transcript"]) == (True, False)
 
 
-async def test_a_audio_track_and_a_transcript_are_no_extracted_audio(client: AsyncClient, conn: Connection) -> None:
+async def test_an_audio_track_and_a_transcript_are_no_extracted_audio(client: AsyncClient, conn: Connection) -> None:
     video = await make_video(conn, identifier="talk", audio_codec="aac")
     await make_transcript(conn, video_id=video.id)
     answer = (await client.get("/api/videos/talk")).json()

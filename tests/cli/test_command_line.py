@@ -335,7 +335,7 @@ def test_what_cannot_work_is_one_sentence(
 
 
 @pytest.mark.parametrize("action", ["upgrade", "current", "check", "rebuild-search"])
-def test_a_database_that_only_alembic_was_notified_of_is_enough_to_look_after_it(
+def test_a_database_that_only_alembic_knows_is_enough_to_maintain_it(
     action: str, own_database_url: str, tmp_path: Path
 ) -> None:
     result = run(tmp_path / "data", "db", action, DATABASE_SYNC_URL=own_database_url)

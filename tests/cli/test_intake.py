@@ -49,9 +49,7 @@ def test_a_terminal_gets_a_table(print_to_terminal: Callable[[str], str], filled
     assert "\\x1b[2Jtalk" in printed[2]
 
 
-def test_a_terminal_is_reported_that_there_is_none(
-    print_to_terminal: Callable[[str], str], own_database_url: str
-) -> None:
+def test_a_terminal_shows_that_there_is_none(print_to_terminal: Callable[[str], str], own_database_url: str) -> None:
     assert print_to_terminal(own_database_url) == "No request was rejected\n"
 
 

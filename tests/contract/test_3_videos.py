@@ -94,7 +94,7 @@ async def test_a_filename_has_the_extension_of_its_file(browser: Browser, conn: 
     assert (await browser.get_json("/api/videos"))[0]["filename"] == f"talk.{extension}"
 
 
-async def test_a_transcript_needs_no_audio_to_be_notified_of(browser: Browser, conn: Connection) -> None:
+async def test_a_transcript_is_registered_without_audio(browser: Browser, conn: Connection) -> None:
     await make_transcript(conn, video_id=(await make_video(conn)).id)
     (card,) = await browser.get_json("/api/videos")
     assert (card["has_audio"], card["has_transcript"]) == (False, True)

@@ -266,7 +266,7 @@ REFINE = '{"user_prompt":"Shorter","model":"qwen3_vl_fp8","temperature":0.7,"inc
     ],
     ids=["generate", "refine"],
 )
-async def test_a_dialog_starts_its_job_and_is_reported_when_it_has_ended(
+async def test_a_dialog_starts_its_job_and_is_notified_when_it_has_ended(
     browser: Browser,
     conn: Connection,
     tmp_path: Path,

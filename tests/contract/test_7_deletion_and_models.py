@@ -70,7 +70,7 @@ async def test_a_deletion_tells_what_is_gone(browser: Browser, talk: Video) -> N
     assert await browser.get_json("/api/videos") == []
 
 
-async def test_a_thumbnail_and_a_source_are_notified_of_too(
+async def test_a_thumbnail_and_a_source_are_registered_too(
     browser: Browser, conn: Connection, talk: Video, storage: Storage, tmp_path: Path
 ) -> None:
     picture = await keep(storage, thumbnail_folder_key("demo-talk"), "still.jpg", tmp_path)

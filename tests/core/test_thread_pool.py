@@ -64,7 +64,7 @@ async def test_turns_may_be_several_at_once() -> None:
         assert done == ["first", "second"]
 
 
-async def test_all_observers_are_reported() -> None:
+async def test_all_observers_are_notified() -> None:
     turns, outer, inner = SlotSemaphore(), Observer(), Observer()
     with observe_slots(outer):
         with observe_slots(inner):
@@ -115,7 +115,7 @@ async def test_an_observer_that_fails_costs_no_turn() -> None:
         pass
 
 
-async def test_a_call_that_is_reported_twice_to_end_is_waited_for_and_its_failure_is_nobodys() -> None:
+async def test_a_call_that_is_asked_twice_to_end_is_waited_for_and_its_failure_is_nobodys() -> None:
     workers, begun, reports, ended = ThreadPool("test", 1), threading.Event(), threading.Event(), threading.Event()
     unseen: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()

@@ -182,7 +182,7 @@ def plain_user(own_database_url: str, superuser_url: str) -> Iterator[str]:
     change(url, "DROP OWNED BY videomoments_plain", "DROP USER videomoments_plain")
 
 
-def test_a_user_who_may_not_create_databases_is_reported_so(plain_user: str, own_database_url: str) -> None:
+def test_a_user_who_may_not_create_databases_gets_one_sentence(plain_user: str, own_database_url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"scratch database, and videomoments_plain may not create databases$"):
         check(as_user(own_database_url, plain_user, "pw"))
 

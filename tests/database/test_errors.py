@@ -155,7 +155,7 @@ async def test_the_reason_of_a_refused_connection_is_postgresqls_own(database_ur
         (b"SELECT FROM WHERE", None),
     ],
 )
-def test_an_operator_is_reported_the_reason(
+def test_the_reason_is_reported_to_an_operator(
     statement: bytes, sentence: str | None, database_url: str, superuser_url: str
 ) -> None:
     with psycopg.connect(as_superuser(database_url, superuser_url)) as conn, pytest.raises(psycopg.Error) as raised:

@@ -57,7 +57,7 @@ def test_words_are_sorted_and_folded_alike_on_every_platform(tmp_path: Path) -> 
         assert query(postgres.url, words) == [("'größe':2 'talk':3 'ärzte':1",)]
 
 
-def test_a_user_without_a_name_is_notified_of_both_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_name_is_shown_both_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 4242)
     with pytest.raises(EmbeddedError, match=r"user 4242, who has no entry .* DATABASE_URL and REDIS_URL"):
         make_postgres(tmp_path / "data").start()

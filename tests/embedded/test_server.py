@@ -295,7 +295,7 @@ def test_a_start_outside_the_main_thread_is_refused(kind: str, tmp_path: Path) -
 
 
 @each_kind
-def test_a_machine_without_the_wheel_is_notified_of_both_urls(
+def test_a_machine_without_the_wheel_is_shown_both_urls(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(binaries, "find_spec", lambda _: None)
@@ -304,7 +304,7 @@ def test_a_machine_without_the_wheel_is_notified_of_both_urls(
 
 
 @each_kind
-def test_a_wheel_without_the_program_is_notified_of_both_urls(
+def test_a_wheel_without_the_program_is_shown_both_urls(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = ModuleSpec("hollow", None, is_package=True)

@@ -64,7 +64,7 @@ def test_an_import_that_was_killed_is_completed_by_the_next_one(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_import_that_is_reported_to_end_ends_at_once_and_can_be_completed(
+def test_an_import_that_is_asked_to_end_ends_at_once_and_can_be_completed(
     imports: Imports, own_database_url: str, video_files: dict[str, Path], number: signal.Signals
 ) -> None:
     with imports.start(halt_after=4) as process:

@@ -129,7 +129,7 @@ def test_audio_that_begins_late_or_ends_early_is_silence_there(tmp_path: Path, w
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_part_in_which_nothing_audio_files_is_silent(tmp_path: Path, way: str) -> None:
+def test_a_part_without_audio_is_silent(tmp_path: Path, way: str) -> None:
     video = make_movie_with_audio(tmp_path / "film.mkv", 12, [(0, 2)], "flac")
     assert lengths_of(cut(video, 6, 10, way)) == (4, pytest.approx(4, abs=1e-4))
 

@@ -119,7 +119,7 @@ def test_audio_lies_at_the_times_of_the_video(tmp_path: Path, make: Callable[[Pa
 
 @pytest.mark.parametrize("way", WAYS)
 @by_maker
-def test_a_clip_shows_and_audio_files_at_the_times_of_the_video(
+def test_a_clip_has_the_frames_and_the_audio_of_its_times(
     tmp_path: Path, make: Callable[[Path], Path], way: str
 ) -> None:
     clip = tmp_path / "clip.mp4"

@@ -1,4 +1,4 @@
-"""Those who asked for it are reported that a run has ended."""
+"""Callbacks that report the end of a run, signed."""
 
 import asyncio
 import json
