@@ -242,26 +242,9 @@ async def test_a_heartbeat_reaches_the_runs_that_are_named(conn: Connection) -> 
     assert await queue.list_waiting_stages(list(WorkKind), 30, 10) == []
 
 
-@pytest.fixture
-async def rescanning_plans(conn: Connection) -> None:
-    """Plans that ask a subquery anew for each row of the other table, as statistics may have it."""
-    for kind in ("hashjoin", "mergejoin", "hashagg", "material", "sort", "memoize"):
-        await conn.execute(f"SET LOCAL enable_{kind} = off")
-
-
-@pytest.mark.usefixtures("rescanning_plans")
-async def test_no_more_runs_are_marked_as_notified_than_are_taken(conn: Connection) -> None:
-    await _check_that_each_waiting_run_is_taken_once(conn)
-
-
 async def test_of_the_runs_that_wait_at_a_stage_the_next_is_the_one_without_a_message_for_the_longest(
     conn: Connection,
 ) -> None:
-    await _check_that_each_waiting_run_is_taken_once(conn)
-    assert await StageQueueRepository(conn).take_next_waiting_stage(Stage.AUDIO, 30) is None
-
-
-async def _check_that_each_waiting_run_is_taken_once(conn: Connection) -> None:
     for number in (1, 2, 3):
         await add_video(conn, f"talk-{number}")
         await accept(conn, number, video=f"talk-{number}")
@@ -270,6 +253,7 @@ async def _check_that_each_waiting_run_is_taken_once(conn: Connection) -> None:
     picked = [await queue.take_next_waiting_stage(Stage.DOWNLOAD, 30) for _ in range(3)]
     names = [each.identifier for each in picked if each]
     assert len(set(names)) == 3
+    assert await queue.take_next_waiting_stage(Stage.AUDIO, 30) is None
 
 
 async def test_a_stage_whose_owner_is_stalled_is_the_next_one_as_if_it_waited(conn: Connection) -> None:
