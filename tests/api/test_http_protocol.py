@@ -211,16 +211,19 @@ async def test_a_second_request_has_the_same_time(impatient: Server, first: byte
 async def test_a_body_of_which_nothing_comes_ends_the_request(impatient: Server) -> None:
     client = await impatient.connect(POST + b"Content-Length: 10\r\n\r\nabc")
     assert (await client.read_rest()).startswith(b"HTTP/1.1 408 ")
-    await asyncio.sleep(0.05)
+    async with asyncio.timeout(60):
+        while not impatient.application.aborted:  # noqa: ASYNC110  nobody sets an event
+            await asyncio.sleep(0.01)
     assert impatient.application.aborted == 1
 
 
-async def test_a_body_that_is_slow_but_steady_is_read(impatient: Server) -> None:
-    client = await impatient.connect(POST + b"Content-Length: 10\r\n\r\n")
-    for _ in range(10):
-        await asyncio.sleep(0.1)
+async def test_a_body_that_is_slow_but_steady_is_read(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "BODY_SECONDS", 2.0)
+    client = await server.connect(POST + b"Content-Length: 12\r\n\r\n")
+    for _ in range(12):
+        await asyncio.sleep(0.2)
         await client.send(b"a")
-    assert b"10 host,content-length" in await client.read_answer()
+    assert b"12 host,content-length" in await client.read_answer()
 
 
 async def test_a_server_that_reads_late_is_no_idle_client(impatient: Server) -> None:
@@ -251,8 +254,9 @@ async def test_a_connection_above_the_limit_gets_503_until_one_is_free() -> None
         assert b"retry-after: 5\r\n" in answer.lower()
         await first.send(GET + b"Connection: close\r\n\r\n")
         await first.read_rest()
-        await asyncio.sleep(0.05)
-        assert (await (await server.connect(GET + b"\r\n")).read_answer()).startswith(b"HTTP/1.1 200 ")
+        async with asyncio.timeout(60):
+            while not answer.startswith(b"HTTP/1.1 200 "):
+                answer = await (await server.connect(GET + b"Connection: close\r\n\r\n")).read_rest()
 
 
 async def test_an_upgrade_is_answered_as_if_it_were_none(server: Server) -> None:
