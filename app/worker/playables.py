@@ -5,8 +5,8 @@ import logging
 import secrets
 import shutil
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -147,11 +147,8 @@ class PlayableCopyMaker:
 
     async def _store_copy(self, file: ClaimedVideoFile, local_copy: Path) -> None:
         key = f"{playable_folder_key(file.video)}/{secrets.token_hex(8)}{local_copy.suffix}"
-        heartbeat_task = asyncio.create_task(self._send_file_heartbeats(file, PlayableCopyStatus.MAKING))
-        try:
+        async with self._heartbeats_meanwhile(file, PlayableCopyStatus.MAKING):
             stored = await self._storage.put(key, local_copy)
-        finally:
-            heartbeat_task.cancel()
         try:
             await self._replace_stored_copies(file, PlayableCopyStatus.READY, stored.url)
         except RunLost:
@@ -165,17 +162,29 @@ class PlayableCopyMaker:
         """Run a call in a thread, with heartbeats meanwhile. Raises `RunLost` where the claim of the file is lost."""
         stopping = threading.Event()
         working = asyncio.create_task(_makers.run_shielded(partial(blocking_call, stopping), on_cancel=stopping.set))
-        heartbeat_task = asyncio.create_task(self._send_file_heartbeats(file, status))
+        async with self._heartbeats_meanwhile(file, status) as heartbeats:
+            try:
+                await asyncio.wait({working, heartbeats}, return_when=asyncio.FIRST_COMPLETED)
+                if heartbeats.done():
+                    heartbeats.result()
+                return await working
+            finally:
+                working.cancel()
+                await asyncio.gather(working, return_exceptions=True)
+                del working, heartbeats  # a failure refers to this frame: its tasks, and what they opened, would stay
+
+    @asynccontextmanager
+    async def _heartbeats_meanwhile(
+        self, file: ClaimedVideoFile, status: PlayableCopyStatus
+    ) -> AsyncIterator["asyncio.Task[None]"]:
+        """Send heartbeats until the block ends, and wait until the last one has let go of its connection."""
+        heartbeats = asyncio.create_task(self._send_file_heartbeats(file, status))
         try:
-            await asyncio.wait({working, heartbeat_task}, return_when=asyncio.FIRST_COMPLETED)
-            if heartbeat_task.done():
-                heartbeat_task.result()
-            return await working
+            yield heartbeats
         finally:
-            working.cancel()
-            heartbeat_task.cancel()
-            await asyncio.gather(working, heartbeat_task, return_exceptions=True)
-            del working, heartbeat_task  # a failure refers to this frame: its tasks, and what they opened, would stay
+            heartbeats.cancel()
+            await asyncio.gather(heartbeats, return_exceptions=True)
+            del heartbeats
 
     async def _send_file_heartbeats(self, file: ClaimedVideoFile, status: PlayableCopyStatus) -> None:
         while True:

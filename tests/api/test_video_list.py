@@ -30,6 +30,7 @@ def own_settings(own_database_url: str, redis_url: str, tmp_path: Path) -> Setti
         log_level="error",
         database_url=own_database_url,
         database_echo=True,
+        database_pool_size=1,  # a connection that is opened later would be set up while statements are counted
         redis_url=redis_url,
         data_dir=tmp_path / "data",
         storage_url=(tmp_path / "media").as_uri(),

@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from app.media.probe import MediaInfo, probe_media
 from app.models import Video
 from app.repositories import VideoRepository
 from app.repositories.media import MediaUrlRepository, PlayableCopyRepository
-from app.storage import Storage, open_storage, path_from_url
+from app.storage import Storage, StoredFile, open_storage, path_from_url
 from app.worker.playables import PlayableCopyMaker
 from app.worker.timings import DEFAULT_TIMINGS
 from tests.factories import make_video
@@ -278,6 +278,42 @@ async def test_a_failure_leaves_no_connection_of_a_heartbeat_half_open(library: 
         assert _count_open_sockets() == before
     finally:
         gc.enable()
+
+
+async def test_a_copy_is_done_only_once_its_heartbeats_have_let_go_of_their_connections(library: Library) -> None:
+    open_now, slowly_closed = 0, 0
+
+    async def open_connection() -> AsyncGenerator[Connection, None]:
+        nonlocal open_now, slowly_closed
+        async with library.database.connect() as conn:
+            open_now += 1
+            try:
+                yield conn
+            except GeneratorExit:  # the heartbeat is cancelled
+                await asyncio.sleep(1)
+                slowly_closed += 1
+                raise
+            finally:
+                open_now -= 1
+
+    async def wait_in_heartbeat(*_: object) -> None:
+        await asyncio.sleep(60)
+
+    async def put_once_a_heartbeat_is_sent(key: str, path: Path) -> StoredFile:
+        while open_now == 0:  # noqa: ASYNC110  nobody sets an event
+            await asyncio.sleep(0.01)
+        return await put(key, path)
+
+    await library.add("talk.avi", "mpeg4", "libmp3lame", "avi")
+    worker = PlayableCopyMaker(library.settings, Database(open_connection), library.storage, "one", TIMINGS)
+    put = library.storage.put
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PlayableCopyRepository, "store_status_and_heartbeat", wait_in_heartbeat)
+        patch.setattr(library.storage, "put", put_once_a_heartbeat_is_sent)
+        await worker.process_waiting_files()
+    assert open_now == 0
+    assert slowly_closed > 0
+    assert await library.status() == ("ready", None)
 
 
 def _count_open_sockets() -> int:
