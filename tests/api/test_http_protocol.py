@@ -212,7 +212,7 @@ async def test_a_body_of_which_nothing_comes_ends_the_request(impatient: Server)
     client = await impatient.connect(POST + b"Content-Length: 10\r\n\r\nabc")
     assert (await client.read_rest()).startswith(b"HTTP/1.1 408 ")
     async with asyncio.timeout(60):
-        while not impatient.application.aborted:  # noqa: ASYNC110  nobody sets an event
+        while not impatient.application.aborted:  # noqa: ASYNC110  no event is set
             await asyncio.sleep(0.01)
     assert impatient.application.aborted == 1
 

@@ -390,7 +390,7 @@ async def test_a_cancelled_download_ends_at_once(
     async with _run(own_database_url, tmp_path, site) as context:
         work = asyncio.ensure_future(download.run_stage(context))
         async with asyncio.timeout(30):
-            while not context.progress:  # noqa: ASYNC110 (nobody sets an event)
+            while not context.progress:  # noqa: ASYNC110 (no event is set)
                 await asyncio.sleep(0.01)
             work.cancel()
             with pytest.raises(asyncio.CancelledError):

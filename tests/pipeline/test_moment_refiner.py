@@ -177,7 +177,7 @@ async def test_a_worker_that_takes_over_keeps_the_order_and_does_not_ask_about_e
 
     async def wait() -> None:
         is_two = finder.refined[-1].moment.title == "Two"
-        while is_two and not await are_others_done():  # noqa: ASYNC110  nobody sets an event
+        while is_two and not await are_others_done():  # noqa: ASYNC110  no event is set
             await asyncio.sleep(0.01)
 
     async def are_others_done() -> bool:

@@ -71,7 +71,7 @@ async def keep(storage: Storage, name: str, tmp_path: Path) -> str:
 async def eventually_stored(storage: Storage, count: int = 1) -> str:
     """Wait until so many files lie in the video's folder and return the URL of one."""
     async with asyncio.timeout(60):
-        while len(files := await storage.list_files(video_folder_key("talk"))) != count:  # noqa: ASYNC110  nobody sets an event
+        while len(files := await storage.list_files(video_folder_key("talk"))) != count:  # noqa: ASYNC110  no event is set
             await asyncio.sleep(0.01)
     return files[0].url
 

@@ -132,7 +132,7 @@ async def test_a_slow_storage_is_waited_for_once_and_used_when_it_answers(
     assert storage.listings == 1
     storage.answers.set()
     async with asyncio.timeout(60):
-        while "talk" not in await index.get_videos_with_audio():  # noqa: ASYNC110  nobody sets an event
+        while "talk" not in await index.get_videos_with_audio():  # noqa: ASYNC110  no event is set
             await asyncio.sleep(0.01)
 
 
@@ -156,7 +156,7 @@ async def test_a_listing_that_started_before_an_invalidation_is_repeated(
     storage.answers.clear()
     index = ExtractedAudioIndex(storage)
     asked = asyncio.ensure_future(index.get_videos_with_audio())
-    while not storage.listings:  # noqa: ASYNC110 (nobody sets an event)
+    while not storage.listings:  # noqa: ASYNC110 (no event is set)
         await asyncio.sleep(0.01)
     index.mark_outdated("talk")
     storage.answers.set()

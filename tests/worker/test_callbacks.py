@@ -177,7 +177,7 @@ async def test_what_a_worker_took_and_never_sent_is_due_again(
         site.answers["/callback"] = lambda visit: visit.wait_until_gone()
         sending_it = asyncio.ensure_future(send_due_callbacks(context.database, context.settings))
         async with asyncio.timeout(30):
-            while not site.visits:  # noqa: ASYNC110 (nobody sets an event)
+            while not site.visits:  # noqa: ASYNC110 (no event is set)
                 await asyncio.sleep(0.01)
             sending_it.cancel()
             with pytest.raises(asyncio.CancelledError):

@@ -300,8 +300,9 @@ async def test_a_copy_is_done_only_once_its_heartbeats_have_let_go_of_their_conn
         await asyncio.sleep(60)
 
     async def put_once_a_heartbeat_is_sent(key: str, path: Path) -> StoredFile:
-        while open_now == 0:  # noqa: ASYNC110  nobody sets an event
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(60):
+            while open_now == 0:  # noqa: ASYNC110  no event is set
+                await asyncio.sleep(0.01)
         return await put(key, path)
 
     await library.add("talk.avi", "mpeg4", "libmp3lame", "avi")
@@ -343,7 +344,7 @@ async def making_slowly(library: Library, monkeypatch: pytest.MonkeyPatch) -> As
     monkeypatch.setattr("app.worker.playables.plan_playable_copy", lambda *_: copy)
     task = asyncio.create_task(library.worker().process_waiting_files())
     async with asyncio.timeout(60):
-        while await library.status() != ("making", None):  # noqa: ASYNC110  the database rings for nobody
+        while await library.status() != ("making", None):  # noqa: ASYNC110  no event is set
             await asyncio.sleep(0.05)
     assert video.identifier == "talk"
     yield task
