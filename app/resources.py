@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from tenacity import wait_fixed
 
+from app.ai.models import RegisteredModels
 from app.ai.registry import ModelRegistry
 from app.core.config import Settings
 from app.core.errors import RedisUnavailable
@@ -21,6 +22,7 @@ from app.services.health import ServerHealth
 from app.services.intake import create_request_consumer_group
 from app.services.media import ExtractedAudioIndex
 from app.services.queue import StageNotifier
+from app.services.search_vectors import QueryEmbedder
 from app.services.thumbnails import ThumbnailService
 from app.services.videos import BatchedVideoReader, VideoListCache
 from app.storage import Storage, open_storage
@@ -35,6 +37,7 @@ class Resources:
 
     settings: Settings
     redis: Redis
+    models: RegisteredModels
     notifier: StageNotifier
     database: Database
     storage: Storage
@@ -43,14 +46,16 @@ class Resources:
     reads: BatchedVideoReader
     video_list: VideoListCache
     thumbnails: ThumbnailService
+    query_embedder: QueryEmbedder
 
 
 def make_resources(settings: Settings, open_connection: OpenConnection = get_connection) -> Resources:
     redis, storage, database = make_redis(settings), open_storage(settings), Database(open_connection)
-    audio = ExtractedAudioIndex(storage)
+    audio, models = ExtractedAudioIndex(storage), RegisteredModels(settings, redis)
     return Resources(
         settings=settings,
         redis=redis,
+        models=models,
         notifier=StageNotifier(settings),
         database=database,
         storage=storage,
@@ -59,6 +64,7 @@ def make_resources(settings: Settings, open_connection: OpenConnection = get_con
         reads=BatchedVideoReader(open_connection, settings, audio),
         video_list=VideoListCache(open_connection, settings, audio),
         thumbnails=ThumbnailService(database, storage),
+        query_embedder=QueryEmbedder(database, models),
     )
 
 
@@ -68,6 +74,7 @@ async def open_resources(resources: Resources) -> AsyncIterator[Resources]:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(resources.storage.aclose)
         stack.push_async_callback(resources.redis.aclose)
+        stack.push_async_callback(resources.models.aclose)
         stack.push_async_callback(resources.notifier.aclose)
         await init_db(resources.settings)
         stack.push_async_callback(close_db)

@@ -17,14 +17,16 @@ from app.database.catalog import list_schema_differences
 from app.database.migrations import list_migration_revisions
 from app.embedded.binaries import find_postgres_client
 from app.services import backups
+from app.services.search_index import index_if_little
 from tests.cli.test_command_line import run
 from tests.conftest import Databases, as_superuser, migrate
 from tests.factories import make_clip, make_moment, make_transcript, make_video
 from tests.migrations.running import execute, fetch
 from tests.pgbouncer import needs_pgbouncer, run_pgbouncer
+from tests.services.searching import search
 
 _ROOT = Path(__file__).resolve().parents[1]
-_TABLES = "videos", "transcripts", "moments", "clips", "pipeline_history", "search.transcripts", "search.segments"
+_TABLES = "videos", "transcripts", "moments", "clips", "pipeline_history", "search.transcripts", "search.passages"
 
 
 _FULL_DISK = """#!/bin/sh
@@ -90,6 +92,23 @@ def test_a_data_only_dump_is_restored_into_a_migrated_database(
     shell(program("psql"), "-q", "-v", "ON_ERROR_STOP=1", "-1", url, text=dump)
     assert rows_of(url) == rows_of(library_url)
     assert fetch(url, "SELECT version_num FROM alembic_version") == [(list_migration_revisions()[0],)]
+
+
+@pytest.mark.parametrize("options", [[], ["--table=public.*"]])
+async def test_an_indexed_library_is_searchable_after_a_data_only_dump(
+    options: list[str], library_url: str, databases: Databases, template_url: str
+) -> None:
+    url = databases.create(template_url)
+    async with open_async_connection(Settings(database_url=library_url)) as conn:
+        await index_if_little(conn)
+    passages = "SELECT position, text, word_starts, document::text FROM search.passages"
+    dump = shell(program("pg_dump"), "--data-only", *options, library_url)
+    shell(program("psql"), "-q", "-v", "ON_ERROR_STOP=1", "-1", url, text=dump)
+    async with open_async_connection(Settings(database_url=url)) as conn:
+        assert [hit.video.identifier for hit in (await search(conn, "hello")).videos] == ["talk"]
+        assert [hit.video.identifier for hit in (await search(conn, "gr\u00fc\u00dfe")).videos] == ["talk"]
+    assert fetch(url, passages) == fetch(library_url, passages)
+    assert len(fetch(url, passages)) == 1
 
 
 def test_a_data_only_archive_is_restored_into_a_migrated_database(

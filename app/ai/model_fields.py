@@ -61,7 +61,7 @@ ModelKindField = Annotated[
     Field(
         strict=False,
         description="What the server speaks: `chat` and `transcription` as OpenAI's do, `parakeet` takes the address "
-        "of audio; `local` is no server",
+        "of audio; `embedding` is OpenAI's, for searches by meaning; `local` is no server",
     ),
 ]
 BaseUrl = Annotated[

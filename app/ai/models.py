@@ -9,10 +9,12 @@ from tenacity import stop_before_delay, wait_exponential
 
 from app.ai.chat import ChatMomentFinder
 from app.ai.completions import ChatClient, ProviderOptions
+from app.ai.embeddings import OpenAIEmbedder
+from app.ai.local.embeddings import LocalEmbedder
 from app.ai.local.finder import LocalMomentFinder
 from app.ai.local.whisper import WhisperTranscriber
-from app.ai.protocols import MomentFinder, Transcriber
-from app.ai.registry import ModelConfig, ModelKind, ModelRegistry
+from app.ai.protocols import Embedder, MomentFinder, Transcriber
+from app.ai.registry import LOCAL_MODEL_KEY, ModelConfig, ModelKind, ModelRegistry
 from app.ai.service import ModelServiceClient, open_http_client
 from app.ai.transcription import OpenAITranscriber, ParakeetTranscriber
 from app.core.config import Settings
@@ -30,6 +32,7 @@ _REGISTRY_POLICY = RetryPolicy(
     stop_before_delay(600.0),
 )
 _FINDER_KINDS = (ModelKind.CHAT, ModelKind.LOCAL)
+_EMBEDDER_KINDS = (ModelKind.EMBEDDING, ModelKind.LOCAL)
 _TRANSCRIBER_KINDS = (ModelKind.TRANSCRIPTION, ModelKind.PARAKEET, ModelKind.LOCAL)
 
 
@@ -40,6 +43,7 @@ class RegisteredModels:
         self._registry = ModelRegistry(redis)
         self._local_transcriber = WhisperTranscriber(settings.local_whisper)
         self._local_finder = LocalMomentFinder()
+        self._local_embedder = LocalEmbedder()
         self._client = open_http_client()
         self._provider_options: dict[str, ProviderOptions] = {}
 
@@ -61,7 +65,18 @@ class RegisteredModels:
         service = ModelServiceClient(self._client, key, config)
         return ChatMomentFinder(key, config, ChatClient(service, self._provider_options))
 
+    async def get_embedder(self, key: str) -> Embedder:
+        if key == LOCAL_MODEL_KEY:
+            return self._local_embedder  # without Redis
+        config = await self._read_config_with_retries(key)
+        if config.kind not in _EMBEDDER_KINDS:
+            raise ModelUnsuitable(key, config.kind, "embed texts")
+        if config.is_local:
+            return self._local_embedder
+        return OpenAIEmbedder(ModelServiceClient(self._client, key, config))
+
     async def aclose(self) -> None:
+        self._local_embedder.close()
         await self._client.aclose()
 
     async def _read_config_with_retries(self, key: str) -> ModelConfig:

@@ -199,9 +199,27 @@ class MomentFinder(Protocol):
     async def refine(self, request: RefineRequest, progress: ProgressCallback) -> RefineResult: ...
 
 
+class Embedder(Protocol):
+    """Computes vectors of texts, such that those of similar meaning are near each other (by their angle).
+
+    Raises `TransientFailure`, `ModelAnswerInvalid`, `ModelMissing` and `StageFailed`.
+    """
+
+    @property
+    def name(self) -> str:
+        """Return the key of the model, a slash and what it computes: vectors of different names do not compare."""
+        ...
+
+    async def embed(self, texts: Sequence[str], *, at_once: int = 1) -> Sequence[Sequence[float]]:
+        """Return the vector of each text, all of one length; up to `at_once` cores or calls are used."""
+        ...
+
+
 class Models(Protocol):
     """Opens models by their registry keys. Raises `ModelNotConfigured` for an unknown key."""
 
     async def get_transcriber(self, key: str) -> Transcriber: ...
 
     async def get_finder(self, key: str) -> MomentFinder: ...
+
+    async def get_embedder(self, key: str) -> Embedder: ...

@@ -29,6 +29,7 @@ class ModelKind(StrEnum):
     CHAT = "chat"  # OpenAI's chat completions
     TRANSCRIPTION = "transcription"  # OpenAI's /v1/audio/transcriptions
     PARAKEET = "parakeet"  # POST /transcribe with the URL of an audio file
+    EMBEDDING = "embedding"  # OpenAI's /v1/embeddings
     LOCAL = "local"  # this machine
 
 

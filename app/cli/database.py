@@ -15,6 +15,7 @@ from app.core.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from app.core.config import Settings
+    from app.services.search_vectors import SemanticStatus
 
 _console = open_console()
 
@@ -72,18 +73,62 @@ def print_schema_differences() -> int:
 
 @database.command("rebuild-search")
 def rebuild_search_index() -> int:
-    """Make again what full-text search needs."""
+    """Make again what searching needs; one that was interrupted goes on where it stopped."""
     with open_servers(redis=False) as settings:
-        _console.print(f"{asyncio.run(_rebuild_search_index(settings))} transcripts are searchable")
+        count = asyncio.run(_rebuild_search_index(settings))
+        _console.print(f"{count:,} transcripts are searchable")
         return 0
 
 
 async def _rebuild_search_index(settings: "Settings") -> int:
-    from app.database import open_async_connection
-    from app.repositories.search import SearchRepository
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    async with open_async_connection(settings) as conn, conn.transaction():
-        return await SearchRepository(conn).rebuild_search_index()
+    from app.database import open_async_connection
+    from app.services.search_index import rebuild
+
+    progress = Progress("Indexing", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=_console)
+    task = progress.add_task("transcripts")
+
+    def report(done: int, total: int) -> None:
+        progress.start()  # not before the database has answered
+        progress.update(task, completed=done, total=total)
+
+    try:
+        async with open_async_connection(settings) as conn:
+            return await rebuild(conn, report)
+    finally:
+        if progress.live.is_started:  # else it prints an empty line
+            progress.stop()
+
+
+@database.command("enable-semantic", short_help="Let searches find passages by meaning, where pgvector is available.")
+def enable_semantic_search() -> int:
+    """Create what finds passages by meaning, and words that are spelt alike: exit status 1 where it is refused.
+
+    Workers then compute the vectors of all passages; run it again to see how many still wait.
+    """
+    with open_servers(redis=False) as settings:
+        reasons, status = asyncio.run(_enable_semantic_search(settings))
+        for reason in reasons:
+            _console.print(f"PostgreSQL refuses an extension: {reason}", markup=False)
+        if status.waiting:
+            done = status.passages - status.waiting
+            _console.print(
+                f"{done:,} of {status.passages:,} passages have vectors of {status.wanted or 'no model yet'}"
+            )
+        elif not reasons:
+            _console.print(f"All passages ({status.passages:,}) have vectors")
+        return 1 if reasons else 0
+
+
+async def _enable_semantic_search(settings: "Settings") -> "tuple[list[str], SemanticStatus]":
+    from app.database import open_async_connection
+    from app.repositories.search_vectors import SearchVectorRepository
+    from app.services.search_vectors import get_semantic_status
+
+    owner = settings.model_copy(update={"database_url": settings.database_sync_url or settings.database_url})
+    async with open_async_connection(owner) as conn:
+        return await SearchVectorRepository(conn).enable_extensions(), await get_semantic_status(conn)
 
 
 @database.command("backup", short_help="Write the database to a file.")

@@ -92,7 +92,7 @@ def set_model(
         typer.Option(
             metavar="KIND",
             parser=_parse_model_kind,
-            help="its protocol: chat, transcription, parakeet or local",
+            help="its protocol: chat, transcription, parakeet, embedding or local",
         ),
     ] = None,
     base_url: Annotated[str | None, typer.Option(metavar="URL", help="address of its server; '' for none")] = None,

@@ -131,6 +131,12 @@ class Settings(BaseSettings):
         "auto",
         description="Model of the local transcriber; `auto` is `tiny.en` where English is spoken and `base` elsewhere.",
     )
+    search_embedding_model: str = Field(
+        "local",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        description="Key of the model, of the kind `embedding` or `local`, that searches by meaning use; workers embed "
+        "all passages anew when it changes.",
+    )
     public_url: str | None = Field(
         None, description="Address of this server as AI services reach it, for those that fetch audio and clips."
     )

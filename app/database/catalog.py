@@ -148,6 +148,10 @@ _RESTORE_QUERIES: tuple[LiteralString, ...] = (
 )
 
 
+# Names of objects that need an extension, which a server may not have.
+_OPTIONAL_OBJECTS = {"pg_trgm": "idx_words_trigrams", "vector": "search.vectors"}
+
+
 def list_schema_differences(settings: Settings) -> list[str]:
     """Return a line for each object of a database that differs from db/schema.sql.
 
@@ -155,19 +159,27 @@ def list_schema_differences(settings: Settings) -> list[str]:
     """
     parameters = settings.migration_parameters
     with open_blocking_connection(parameters, autocommit=True) as conn:
-        found = read_catalog(conn)
+        found, extensions = read_catalog(conn), _list_extensions(conn)
         with (
             _scratch_database(conn) as name,
             open_blocking_connection(parameters | {"dbname": name}, autocommit=True) as scratch,
         ):
             create_schema(scratch)
-            wanted = read_catalog(scratch)
+            wanted, extensions = read_catalog(scratch), extensions & _list_extensions(scratch)
             _restore_from_definitions(scratch)
             restored = read_catalog(scratch)
+    missing = [name for extension, name in _OPTIONAL_OBJECTS.items() if extension not in extensions]
+    for name in [each for each in found.keys() | wanted.keys() if any(part in each for part in missing)]:
+        found.pop(name, None)
+        wanted.pop(name, None)
     for name in found.keys() & wanted.keys():
         if found[name] == restored[name]:  # printed as after restoring a dump
             found[name] = wanted[name]
     return describe_catalog_differences(found, wanted)
+
+
+def _list_extensions(conn: SyncConnection[Any]) -> set[str]:
+    return {str(name) for (name,) in conn.execute("SELECT extname FROM pg_extension")}
 
 
 def create_schema(conn: SyncConnection[Any]) -> None:

@@ -57,6 +57,11 @@ async def exists(conn: Connection, statement: QueryNoTemplate, params: Mapping[s
     return await cursor.fetchone() is not None
 
 
+async def lift_statement_timeout(conn: Connection) -> None:
+    """Let the statements of the transaction take any time."""
+    await conn.execute("SELECT set_config('statement_timeout', '0', true)")
+
+
 LARGEST_ID = 2**31 - 1  # of a serial column
 
 

@@ -47,6 +47,15 @@ def _read_private_password(path: Path) -> str | None:
     return text if len(text) >= 32 and text.isalnum() else None
 
 
+def make_private_folder(path: Path) -> None:
+    """Make a folder, where there is none, that only the owner of the one around it can look into."""
+    path.mkdir(mode=0o700, exist_ok=True)
+    path.chmod(0o700)
+    if os.geteuid() == 0:
+        folder = path.parent.stat()
+        os.chown(path, folder.st_uid, folder.st_gid)
+
+
 def write_private_file(path: Path, text: str) -> None:
     """Write a file atomically that only the owner of its folder can read."""
     descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from app.embedded.binaries import POSTGRES
-from app.embedded.data_folder import EmbeddedError, write_private_file
+from app.embedded.data_folder import EmbeddedError, make_private_folder, write_private_file
 from app.embedded.process import (
     end_process,
     is_root,
@@ -152,6 +152,7 @@ def _make_scram_verifier(password: str) -> str:
 _LOCALE = ("-E", "UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
 _INITDB = ("-U", SUPERUSER, "-A", "reject", *_LOCALE, "--no-instructions")
 _ACCESS_FILE = "pg_hba.conf"
+_EXTENSIONS_FOLDER = "trusted_extensions"
 _PORT_OF_SOCKETS = 5432  # part of their name
 _SINGLE_USER = ("--single", "-j", "-c", "exit_on_error=on")
 
@@ -209,9 +210,14 @@ class EmbeddedPostgres(EmbeddedServer):
             "unix_socket_directories": "" if self.socket_path is None else ".",  # the data folder
             "unix_socket_permissions": "0700",
             "hba_file": f"{self._path_seen_by_server(self.data_dir)}/{_ACCESS_FILE}",  # whatever the folder says
+            **self._make_extension_settings(),
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [str(program), "-D", self._path_seen_by_server(self.data_dir), *options]
+
+    def _make_extension_settings(self) -> dict[str, str]:
+        folder = f"{self._path_seen_by_server(self.data_dir)}/{_EXTENSIONS_FOLDER}"
+        return {} if ":" in folder else {"extension_control_path": f"{folder}:$system"}  # a colon separates folders
 
     def _is_ready(self, pid: int) -> bool:
         words = _read_pid_file_lines(self.data_dir)
@@ -226,6 +232,22 @@ class EmbeddedPostgres(EmbeddedServer):
             for name in self._create_role_and_list_databases(program, self.data_dir):
                 self._run_script_in_single_user_mode(program, self.data_dir, name, make_ownership_script())
             self._write_pg_hba_conf(self.data_dir)
+        self._trust_vector_extension(program)
+
+    def _trust_vector_extension(self, program: Path) -> None:
+        """Let the role create pgvector, which only superusers may by the control file that comes with it."""
+        scripts = program.parent.parent / "share" / "extension"
+        control = scripts / "vector.control"
+        if not control.is_file():
+            return
+        folder = self.data_dir / _EXTENSIONS_FOLDER / "extension"
+        quoted = str(scripts).replace("'", "''")
+        trusted, text = folder / control.name, f"{control.read_text('utf-8')}trusted = true\ndirectory = '{quoted}'\n"
+        if trusted.is_file() and trusted.read_text("utf-8", "replace") == text:
+            return
+        make_private_folder(folder.parent)
+        make_private_folder(folder)
+        write_private_file(trusted, text)
 
     def _create_folder_with_initdb(self, initdb: Path) -> None:
         # A sibling folder, so that an interrupted initdb never looks like a database.

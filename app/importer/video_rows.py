@@ -21,6 +21,7 @@ from app.database.errors import (
     make_connection_error,
     translate_database_error,
 )
+from app.database.queries import lift_statement_timeout
 from app.importer.legacy_records import TRANSCRIPTION_SERVICE, LegacyRun, LegacyTranscript
 from app.importer.locations import FileLocations, LibraryFileCopier, StoredFileFinder, read_row_urls
 from app.importer.moment_rows import (
@@ -319,7 +320,7 @@ class VideoWriter:
         options = self._options
         async with conn.transaction(force_rollback=options.dry_run):
             # A long transcript is one statement, and no client waits for its answer.
-            await conn.execute("SELECT set_config('statement_timeout', '0', true)")
+            await lift_statement_timeout(conn)
             if options.copier is not None:
                 # The lock of deletions, which delete files that no row names.
                 await VideoRepository(conn).lock_video_identifier(prepared.identifier)

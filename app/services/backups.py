@@ -5,13 +5,14 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from psycopg import Connection
+import psycopg
+from psycopg import Connection, sql
 from psycopg.conninfo import make_conninfo
 
 from app.core.config import Settings
@@ -32,6 +33,15 @@ _BLOCK = 1 << 20
 # pg_restore 17 always sets it; older servers reject it.
 _UNKNOWN_BEFORE_17 = b"SET transaction_timeout = 0;\n"
 _MESSAGE = re.compile(r"(?:error|ERROR|FATAL|fatal): +(?:error: +)?(.+)")
+
+
+# Extensions that a server may not have, and what needs them, in the list of contents that pg_restore prints.
+_EXTENSION_ENTRIES = {
+    "pg_trgm": re.compile(rb" EXTENSION - pg_trgm | search idx_words_trigrams "),
+    "vector": re.compile(rb" EXTENSION - vector | search (vectors|idx_vectors_\w+) "),
+}
+# Only the owner of an extension may write it.
+_EXTENSION_COMMENT = re.compile(rb" COMMENT - EXTENSION ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +73,10 @@ def create_backup(settings: Settings, target: Path) -> None:
 
 
 def restore_backup(settings: Settings, source: Path) -> None:
-    """Restore a backup file in one transaction. Raises `Conflict` if the settings' database has rows."""
+    """Restore a backup file in one transaction. Raises `Conflict` if the settings' database has rows.
+
+    What needs an extension that this server refuses is left out: searching makes it again once the extension is there.
+    """
     if not source.is_file():
         raise InvalidInput(f"There is no file {source}")
     reader = _find_pg_restore_that_reads(source)
@@ -73,12 +86,45 @@ def restore_backup(settings: Settings, source: Path) -> None:
         _raise_if_behind_pooler(conn)
         drop_schema_without_rows(conn)
         server_version = conn.info.server_version
+        left_out = [pattern for name, pattern in _EXTENSION_ENTRIES.items() if not _can_create_extension(conn, name)]
     command = [str(reader.path), "--no-owner", "--no-privileges", "--file=-", str(source)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as pg_restore:  # noqa: S603  our own
+    with (
+        _list_contents_without(reader, source, [_EXTENSION_COMMENT, *left_out]) as contents,
+        subprocess.Popen(  # noqa: S603  the command is our own
+            [*command, f"--use-list={contents}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as pg_restore,
+    ):
         try:
             _restore_dump_through_psql(pg_restore, reader.path.with_name("psql"), connection_parameters, server_version)
         finally:
             pg_restore.kill()
+
+
+def _can_create_extension(conn: Connection[Any], name: str) -> bool:
+    """Return whether an extension is in the schema public, or can be created there; it is not created."""
+    try:
+        with conn.transaction(force_rollback=True):
+            conn.execute(sql.SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA public").format(sql.Identifier(name)))
+            cursor = conn.execute(
+                "SELECT FROM pg_extension WHERE extname = %s AND extnamespace = 'public'::regnamespace", [name]
+            )
+            return cursor.fetchone() is not None
+    except psycopg.Error:
+        return False
+
+
+@contextmanager
+def _list_contents_without(
+    reader: _InstalledPostgresProgram, backup_file: Path, left_out: Sequence[re.Pattern[bytes]]
+) -> Iterator[Path]:
+    """Yield the path of a list of a backup's contents without the entries that a pattern finds."""
+    command = [str(reader.path), "--list", str(backup_file)]
+    listed = subprocess.run(command, capture_output=True, timeout=_READ_SECONDS, check=True)  # noqa: S603  our own
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "contents"
+        lines = listed.stdout.splitlines(keepends=True)
+        path.write_bytes(b"".join(line for line in lines if not any(pattern.search(line) for pattern in left_out)))
+        yield path
 
 
 def _restore_dump_through_psql(

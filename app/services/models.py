@@ -18,16 +18,18 @@ _REDIS_TIMEOUT = 1.0
 async def get_transcription_model(redis: Redis, model_key: str) -> ModelConfig:
     """Return the config of a model. Raises `ModelNotConfigured`, and `InvalidInput` for one that cannot transcribe."""
     config = await get_model_or_default(redis, model_key)
-    if config.kind is ModelKind.CHAT:
+    if config.kind in (ModelKind.CHAT, ModelKind.EMBEDDING):
         raise InvalidInput(f"Model '{model_key}' cannot transcribe")
     return config
 
 
 async def get_moment_model(redis: Redis, model_key: str) -> ModelConfig:
-    """Return the config of a model. Raises `ModelNotConfigured`, and `InvalidInput` for one that only transcribes."""
+    """Return the config of a model. Raises `ModelNotConfigured`, and `InvalidInput` for one that finds no moments."""
     config = await get_model_or_default(redis, model_key)
     if config.kind in (ModelKind.TRANSCRIPTION, ModelKind.PARAKEET):
         raise InvalidInput(f"Model '{model_key}' can only transcribe")
+    if config.kind is ModelKind.EMBEDDING:
+        raise InvalidInput(f"Model '{model_key}' can only embed texts")
     return config
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import psycopg
 from redis.asyncio import Redis
 
-from app.ai.models import RegisteredModels
 from app.ai.protocols import Models
 from app.core.config import Settings
 from app.core.errors import VideoMomentsError
@@ -27,6 +26,8 @@ from app.repositories.stage_queue import StageQueueRepository
 from app.resources import Resources
 from app.services.live_runs import LiveStatusStore
 from app.services.queue import StageNotifier
+from app.services.search_index import index_waiting
+from app.services.search_vectors import PassageEmbedder
 from app.storage import Storage
 from app.worker.callbacks import send_due_callbacks
 from app.worker.execution import StageEnd, StageExecution, StopReason
@@ -81,6 +82,9 @@ class Worker:
         )
         self._heartbeats = WorkerHeartbeats(database, self._live_status_store, self.name, timings)
         self._playables = PlayableCopyMaker(settings, database, storage, self.name, timings)
+        self._passage_embedder = PassageEmbedder(
+            database, models, settings.search_embedding_model, lambda: bool(self._running)
+        )
         self._periodic = PeriodicTasks()
         self._capacity = asyncio.Semaphore(settings.pipeline_concurrency)
         self._stopping = asyncio.Event()
@@ -99,6 +103,8 @@ class Worker:
         self._periodic.add_task(
             "callbacks", timings.poll_interval, partial(send_due_callbacks, self._database, self._settings)
         )
+        self._periodic.add_task("search index", timings.poll_interval, partial(index_waiting, self._database))
+        self._periodic.add_task("search vectors", timings.poll_interval, self._passage_embedder.embed_waiting)
         self._periodic.add_task("leftovers", timings.cleaning_interval, self._remove_leftovers_of_dead_workers)
         if WorkKind.CLIPS in self._kinds:
             self._periodic.add_task("playable copies", timings.poll_interval, self._playables.process_waiting_files)
@@ -252,15 +258,12 @@ class Worker:
 @asynccontextmanager
 async def run_worker(resources: Resources, kinds: Collection[WorkKind] = tuple(WorkKind)) -> AsyncIterator[None]:
     """Run a worker in this process until the block ends; unfinished stages are then released within seconds."""
-    settings, redis = resources.settings, resources.redis
-    models = RegisteredModels(settings, redis)
-    worker = Worker(settings, resources.database, redis, resources.storage, models, kinds)
+    worker = Worker(resources.settings, resources.database, resources.redis, resources.storage, resources.models, kinds)
     try:
         await worker.start()
         yield
     finally:
         await worker.stop()
-        await models.aclose()
 
 
 async def _cancel_task(task: asyncio.Task[None] | None) -> None:

@@ -1,11 +1,11 @@
-"""A server on loopback that speaks chat completions, transcriptions and `/transcribe`, and misbehaves on demand."""
+"""A server on loopback that speaks chat completions, transcriptions, embeddings and `/transcribe`, and misbehaves."""
 
 import asyncio
 import json
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,6 +91,19 @@ class ModelServer:
     def transcript(self, body: Any) -> None:
         """Set the body that every audio is answered that the script leaves, or a function of the request."""
         self._transcript = body
+
+    def embed(self, embed: Callable[[str], Sequence[float]]) -> None:
+        """Set the vector of each text that embeddings are asked for."""
+
+        def answer(received: Received) -> Reply:
+            texts = received.body["input"]
+            data = [
+                {"object": "embedding", "index": number, "embedding": embed(text)} for number, text in enumerate(texts)
+            ]
+            usage = {"prompt_tokens": 3 * len(texts), "total_tokens": 3 * len(texts)}
+            return Reply(body={"object": "list", "data": data[::-1], "model": "test-model", "usage": usage})
+
+        self._transcript = answer
 
     def script(self, answers: Iterable[Answer]) -> None:
         self._script.extend(answers)

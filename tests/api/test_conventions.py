@@ -86,7 +86,7 @@ async def test_a_browser_of_another_origin_may_read_every_answer(client: AsyncCl
 async def test_a_browser_of_another_origin_may_read_that_something_went_wrong(app: FastAPI) -> None:
     app.dependency_overrides[get_connection] = _broken
     async with open_client(app) as client:
-        answer = await client.get("/api/search?q=x", headers={"Origin": "http://localhost:3005"})
+        answer = await client.get("/api/prompts", headers={"Origin": "http://localhost:3005"})
     assert answer.status_code == 500
     assert answer.headers["Access-Control-Allow-Origin"] in ("*", "http://localhost:3005")
 
@@ -112,7 +112,7 @@ async def test_only_the_origins_of_the_settings_are_allowed() -> None:
 async def test_an_unexpected_error_tells_the_client_nothing(app: FastAPI, caplog: pytest.LogCaptureFixture) -> None:
     app.dependency_overrides[get_connection] = _broken
     async with open_client(app) as client:
-        answer = await client.get("/api/search?q=x")
+        answer = await client.get("/api/prompts")
     assert answer.status_code == 500
     message = "Internal server error"
     assert answer.json() == {"error": message, "detail": message, "status_code": 500}
@@ -138,7 +138,7 @@ async def test_a_database_that_cannot_answer_now_is_503(app: FastAPI, error: psy
 
     app.dependency_overrides[get_connection] = fail
     async with open_client(app) as client:
-        answer = await client.get("/api/search", params={"q": "x"})
+        answer = await client.get("/api/prompts")
     assert answer.status_code == 503
     assert int(answer.headers["Retry-After"]) > 0
     assert "secret" not in answer.text
@@ -177,7 +177,7 @@ async def test_a_request_that_the_server_no_longer_waits_for_is_503(app: FastAPI
 
     app.dependency_overrides[get_connection] = never
     async with open_client(app) as client:
-        request = asyncio.create_task(client.get("/api/search?q=x"))
+        request = asyncio.create_task(client.get("/api/prompts"))
         await has_started.wait()
         request.cancel()
         answer = await request
@@ -233,6 +233,8 @@ async def test_the_documentation_names_every_route_and_its_errors(client: AsyncC
         "/api/prompts/{prompt_id}/moments",
         "/api/prompts/{prompt_id}/runs",
         "/api/search",
+        "/api/search/clips",
+        "/api/search/status",
         "/api/videos",
         "/api/videos/{video_id}",
         "/api/videos/{video_id}/lineage",

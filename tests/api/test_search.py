@@ -6,6 +6,9 @@ import pytest
 from httpx import AsyncClient
 
 from app.database import Connection
+from app.repositories import search as repository
+from app.repositories import search_conditions
+from app.repositories.search_vectors import SearchVectorRepository
 from app.services.cursors import encode_cursor
 from tests.conftest import Statements
 from tests.factories import make_moment, make_transcript, make_video
@@ -57,22 +60,28 @@ async def test_the_best_hit_comes_first(client: AsyncClient, conn: Connection) -
 async def test_words_may_stand_in_different_segments(client: AsyncClient, conn: Connection) -> None:
     await make_talk(conn, "both", "Coffee is fine.", "Tea is better.")
     await make_talk(conn, "one", "Coffee is fine.")
-    (hit,) = await search(client, "coffee tea")
-    assert hit["video_id"] == "both"
-    assert len(hit["segments"]) == 2
+    both, one = await search(client, "coffee tea")
+    assert (both["video_id"], one["video_id"]) == ("both", "one")
+    assert both["segments"] == [{"start_time": 0.0, "end_time": 19.0}]
 
 
 @pytest.mark.parametrize(
     ("query", "found"),
     [
         ('"machine learning"', ["phrase"]),
-        ("machine learning", ["apart", "phrase"]),
+        ("machine learning", ["apart", "machine", "phrase"]),
+        ("+machine +learning", ["apart", "phrase"]),
+        ("machine +learned", ["apart", "phrase"]),
         ("machine -learning", ["machine"]),
+        ("machines -learned", ["machine"]),
         ('machine -"machine learning"', ["apart", "machine"]),
         ("learning or coffee", ["apart", "coffee", "phrase"]),
+        ('"machine learning" or coffee', ["coffee", "phrase"]),
+        ('"machine learning" or "about the"', ["apart", "phrase"]),
         ('"the machine" learning', ["apart", "phrase"]),
-        ("-machine", ["coffee"]),
-        ("the of and", []),
+        ('"machines"', []),
+        ("-machine", []),
+        ("the of and", ["apart", "phrase"]),
         ("nothinglikethis", []),
         ("'", []),
         ('") or 1=1; --', []),
@@ -103,14 +112,17 @@ async def test_a_transcript_without_segments_is_found_by_its_text(client: AsyncC
     assert hit["segments"] == []
 
 
-async def test_a_search_is_one_statement_for_each_list(
+async def test_a_search_takes_eight_statements_however_much_it_finds(
     client: AsyncClient, conn: Connection, statements: Statements
 ) -> None:
     for number in range(5):
-        await make_talk(conn, f"talk-{number}", "Coffee.")
+        video_id = await make_talk(conn, f"talk-{number}", "Coffee.")
+        await make_moment(conn, video_id=video_id, title="Coffee")
+    await search(client, "coffee")
     with statements:
-        assert len(await search(client, "coffee")) == 5
-    assert statements == 2
+        found = await search_all(client, "coffee or beans")
+        assert (len(found["hits"]), len(found["moments"])) == (5, 5)
+    assert statements == 8
 
 
 @pytest.mark.parametrize(
@@ -150,6 +162,7 @@ async def test_a_moment_is_found_by_its_title(client: AsyncClient, conn: Connect
         "start_time": 1.5,
         "end_time": 9.0,
         "score": 7,
+        "clip": {"video_id": "demo-talk", "start_time": 1.5, "end_time": 9.0},
     }
 
 
@@ -157,10 +170,10 @@ async def test_a_moment_is_found_by_its_title(client: AsyncClient, conn: Connect
     ("query", "found"),
     [
         ('"machine learning"', ["The machine learning"]),
-        ("machine learning", ["Learning by machine", "The machine learning"]),
+        ("machine learning", ["Learning by machine", "Machine", "The machine learning"]),
         ("machine -learning", ["Machine"]),
         ("coffee or machine -learning", ["Coffee", "Machine"]),
-        ("the", []),
+        ("the", ["The machine learning"]),
     ],
 )
 async def test_titles_are_searched_as_transcripts_are(
@@ -169,6 +182,81 @@ async def test_titles_are_searched_as_transcripts_are(
     for title in ("The machine learning", "Learning by machine", "Machine", "Coffee"):
         await make_moment(conn, title=title)
     assert sorted(await list_moments(client, query)) == found
+
+
+async def test_a_word_that_is_misspelt_is_corrected_where_nothing_is_found(
+    client: AsyncClient, conn: Connection
+) -> None:
+    for number in range(3):
+        await make_talk(conn, f"talk-{number}", "Machine learning.", "Asparagus.")
+    found = await search_all(client, '"Machne learning" +asparragus!', limit=2)
+    assert found["did_you_mean"] == '"machine learning" +asparagus!'
+    assert len(found["hits"]) == 2
+    assert found["hits"][0]["snippet"] == "<mark>Machine</mark> <mark>learning</mark>."
+    rest = await search_all(client, '"Machne learning" +asparragus!', limit=2, cursor=found["next_cursor"])
+    assert rest["did_you_mean"] == found["did_you_mean"]
+    assert [hit["snippet"] for hit in rest["hits"]] == ["<mark>Machine</mark> <mark>learning</mark>."]
+    assert (await search_all(client, "machne learning"))["did_you_mean"] is None
+    for unlike in ("xyzzyx", "machinations", "aspa"):
+        assert (await search_all(client, f'"{unlike}"'))["did_you_mean"] is None
+    await conn.execute("DROP EXTENSION pg_trgm CASCADE")
+    assert (await search_all(client, '"machne learning"'))["hits"] == []
+
+
+async def test_spelling_is_not_corrected_where_pg_trgm_is_in_another_schema(
+    client: AsyncClient, conn: Connection
+) -> None:
+    await make_talk(conn, "talk", "Machine learning.")
+    await conn.execute("DROP EXTENSION pg_trgm CASCADE")
+    await conn.execute("CREATE SCHEMA extensions")
+    await conn.execute("CREATE EXTENSION pg_trgm SCHEMA extensions")
+    assert await SearchVectorRepository(conn).enable_extensions() == [
+        'operator class "gin_trgm_ops" does not exist for access method "gin"'
+    ]
+    assert await search(client, '"machne learning"') == []
+
+
+async def test_an_excluded_word_that_is_not_said_is_no_beginning_of_others(
+    client: AsyncClient, conn: Connection
+) -> None:
+    await make_talk(conn, "team", "Coffee for the team.")
+    await make_talk(conn, "tea", "Coffee for tea lovers.")
+    assert [hit["video_id"] for hit in await search(client, "coffee -tea")] == ["team"]
+    assert len(await search(client, "coffee -teas -lov")) == 1
+
+
+async def test_a_word_beside_a_phrase_has_its_times_too(client: AsyncClient, conn: Connection) -> None:
+    await make_talk(conn, "coffee", "It is cold.", "Hot coffee.")
+    await make_talk(conn, "tea", "It is hot.", "Tea is fine.")
+    found = {hit["video_id"]: hit for hit in await search(client, '"hot coffee" or tea')}
+    assert found["coffee"]["segments"] == [{"start_time": 10.0, "end_time": 19.0}]
+    assert found["tea"]["clip"]["start_time"] == 10.0
+    assert found["tea"]["snippet"] == "<mark>Tea</mark> is fine."
+
+
+async def test_a_frequent_word_is_found_in_many_videos(
+    client: AsyncClient, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository, "_RANKED_PASSAGES", repository._RANKED_PASSAGES.replace("LIMIT 1000", "LIMIT 3"))
+    for number in range(3):
+        await make_talk(conn, f"talk-{number}", *["Coffee is what we talk about, and nothing else today."] * 100)
+    assert len(await search(client, "coffee")) == 3
+
+
+async def test_conditions_hold_before_documents_are_limited(
+    client: AsyncClient, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_conditions, "_MAX_MATCHES", 1)
+    for number, name in enumerate(("first", "last")):
+        video_id = await make_talk(conn, name, f"Coffee {name}.")
+        await make_moment(conn, video_id=video_id, title=f"Coffee {name}", score=number)
+    for query in ("coffee -first", "coffee +last", 'coffee "last"'):
+        found = await search_all(client, query)
+        assert [hit["video_id"] for hit in found["hits"]] == ["last"], query
+        assert [moment["title"] for moment in found["moments"]] == ["Coffee last"], query
+    assert [hit["video_id"] for hit in await search(client, "coffee", video="last")] == ["last"]
+    assert await list_moments(client, "coffee", video="last") == ["Coffee last"]
+    assert await list_moments(client, "coffee", min_score=1) == ["Coffee last"]
 
 
 async def test_a_search_in_one_video_finds_nothing_of_the_others(client: AsyncClient, conn: Connection) -> None:
@@ -181,6 +269,9 @@ async def test_a_search_in_one_video_finds_nothing_of_the_others(client: AsyncCl
         "query": "coffee",
         "hits": [],
         "moments": [],
+        "facets": None,
+        "did_you_mean": None,
+        "semantic": False,
         "next_cursor": None,
     }
 
@@ -206,6 +297,46 @@ async def test_a_least_score_asks_for_moments_that_have_it_and_for_videos_that_h
     assert len(await search(client, "coffee", min_score=0)) == 3
 
 
+async def test_videos_are_filtered_by_day_length_model_and_speaker(client: AsyncClient, conn: Connection) -> None:
+    old = await make_talk(conn, "old", "Coffee.")
+    await make_talk(conn, "new", "Coffee.")
+    await conn.execute(
+        "UPDATE videos SET created_at = '2026-01-31 23:59:59', duration_seconds = 100 WHERE id = %s", [old]
+    )
+    await make_moment(conn, video_id=old, title="Coffee break", generation_model="qwen3")
+    segments = '[{"text": "Coffee.", "start": 0, "end": 9, "speaker": "Ann"}]'
+    await conn.execute("UPDATE transcripts SET segment_timestamps = %s::jsonb WHERE video_id = %s", [segments, old])
+    for name, value in [
+        *(("before", "2026-02-01"), ("max_duration", 100), ("model", "qwen3"), ("speaker", "Ann")),
+    ]:
+        assert [hit["video_id"] for hit in await search(client, "coffee", **{name: value})] == ["old"], name
+    for name, value in (("after", "2026-02-01"), ("min_duration", 100.5)):
+        assert [hit["video_id"] for hit in await search(client, "coffee", **{name: value})] == ["new"], name
+        assert await list_moments(client, "coffee", **{name: value}) == []
+    assert await list_moments(client, "coffee", model="qwen3") == ["Coffee break"]
+    assert await list_moments(client, "coffee", model="other") == []
+    assert await list_moments(client, "coffee", speaker="Ann") == []
+
+
+async def test_facets_count_the_videos_of_all_pages(client: AsyncClient, conn: Connection) -> None:
+    for number in range(3):
+        video_id = await make_talk(conn, f"talk-{number}", "Coffee.", language="de" if number else "en")
+        await make_moment(conn, video_id=video_id, title="Other", score=8, generation_model="qwen3")
+    await make_talk(conn, "tea", "Tea.")
+    await conn.execute("UPDATE videos SET created_at = '2026-02-08'")
+    found = await search_all(client, "coffee", facets=True, limit=1)
+    assert [tuple(facet.values()) for facet in found["facets"]] == [
+        ("duration", "4 to 20 minutes", 3),
+        ("language", "de", 2),
+        ("language", "en", 1),
+        ("model", "qwen3", 3),
+        ("score", "8", 3),
+        ("year", "2026", 3),
+    ]
+    rest = await search_all(client, "coffee", facets=True, limit=1, cursor=found["next_cursor"])
+    assert rest["facets"] is None
+
+
 async def test_all_pages_together_have_each_hit_once_in_the_order_of_one_page(
     client: AsyncClient, conn: Connection
 ) -> None:
@@ -226,15 +357,26 @@ async def test_all_pages_together_have_each_hit_once_in_the_order_of_one_page(
             assert [hit for page in pages for hit in page[name]] == whole[name]
 
 
-async def test_a_list_that_has_ended_is_not_searched_again(
-    client: AsyncClient, conn: Connection, statements: Statements
-) -> None:
+async def test_a_later_page_ranks_nothing_anew(client: AsyncClient, conn: Connection, statements: Statements) -> None:
     for number in range(3):
         await make_moment(conn, title=f"Coffee {number}")
     first = await search_all(client, "coffee", limit=2)
     with statements:
         await search_all(client, "coffee", limit=2, cursor=first["next_cursor"])
-    assert statements == 1
+    assert statements == 3
+
+
+async def test_no_hit_is_skipped_or_repeated_while_rows_change(client: AsyncClient, conn: Connection) -> None:
+    for number in range(6):
+        await make_talk(conn, f"talk-{number}", *["Coffee."] * (number + 1))
+    page = await search_all(client, "coffee", limit=2)
+    found = [hit["video_id"] for hit in page["hits"]]
+    await make_talk(conn, "newest", "Coffee coffee coffee coffee.", "Coffee coffee coffee.", *["Coffee."] * 20)
+    await conn.execute("DELETE FROM videos WHERE identifier = %s", [found[0]])
+    while page["next_cursor"]:
+        page = await search_all(client, "coffee", limit=2, cursor=page["next_cursor"])
+        found += [hit["video_id"] for hit in page["hits"]]
+    assert found == [f"talk-{number}" for number in (5, 4, 3, 2, 1, 0)]
 
 
 async def test_a_cursor_belongs_to_its_query_and_its_filters(client: AsyncClient, conn: Connection) -> None:
@@ -254,14 +396,35 @@ async def test_a_cursor_belongs_to_its_query_and_its_filters(client: AsyncClient
 @pytest.mark.parametrize(
     "place",
     [
-        *(None, 5, "x", [], [None, None], [[0.5, 1]], [[0.5, 1], None, None], [[0.5, 1], "x"], [[0.5], None]),
-        *([[0.5, -1], None], [[0.5, 2**31], None], [[1e300, 1], None], [[-1.0, 1], None], [["0.5", 1], None]),
-        *([[0.5, True], None], [[0.5, 1.5], None], [{"rank": 1}, None], [[None, None], None]),
+        *(
+            None,
+            5,
+            "x",
+            [],
+            [None, None, None],
+            [1, "", "", None],
+            [0, "AQAAAA==", "", None],
+            [1, "AQAAAA==", "", 5],
+            [1, "AQAAAA==", "", "\n"],
+        ),
+        *(
+            [1, "AQAAAA", "", None],
+            [1, "AQAA", "", None],
+            [1, "!", "", None],
+            [1, "AAAAAA==", "", None],
+            [1, "////fw==", "/////w==", None],
+        ),
+        *(
+            [1.5, "AQAAAA==", "", None],
+            [2**31, "AQAAAA==", "", None],
+            [1, ["AQAAAA=="], "", None],
+            [1, "AQAAAA==" * 500, "", None],
+        ),
     ],
     ids=str,
 )
 async def test_a_place_that_no_search_gave_is_422(client: AsyncClient, place: Any) -> None:
-    cursor = encode_cursor(["search", "coffee", None, None, None], place)
+    cursor = encode_cursor(["search", "coffee", "hybrid", False, *[None] * 9], place)
     answer = await client.get("/api/search", params={"q": "coffee", "cursor": cursor})
     assert (answer.status_code, answer.json()) == (422, {"detail": "cursor: is not one that an answer gave"})
 

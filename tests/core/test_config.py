@@ -64,6 +64,7 @@ def test_every_other_setting_has_its_default() -> None:
         "limit_clips": 2,
         "limit_refinement": 2,
         "local_whisper": "auto",
+        "search_embedding_model": "local",
         "public_url": None,
         "callback_secret": None,
         "api_keys": (),

@@ -108,7 +108,7 @@ async def running(database_url: str, redis_url: str, tmp_path: Path) -> AsyncIte
             "connected",
             ("/api/search?q=x", "/api/videos/talk/transcript", "/api/pipeline/talk/status", "/api/pipeline/active"),
         ),
-        ((*EVERYTHING, "REVOKE DELETE ON search.segments FROM {role}"), "search", "connected", ()),
+        ((*EVERYTHING, "REVOKE DELETE ON search.passages FROM {role}"), "search", "connected", ()),
         ((*EVERYTHING, "REVOKE USAGE ON SEQUENCE moments_id_seq FROM {role}"), "public", "connected", ()),
         ((*EVERYTHING, "REVOKE SELECT ON alembic_version FROM {role}"), "public", "connected", ()),
         (
@@ -245,7 +245,8 @@ def test_every_schema_and_all_of_the_schema_public_is_looked_at(database_url: st
     functions = query(
         database_url,
         "SELECT array_agg(proname::text) FROM pg_proc "
-        "WHERE pronamespace = 'public'::regnamespace AND prorettype <> 'trigger'::regtype",
+        "WHERE pronamespace = 'public'::regnamespace AND prorettype <> 'trigger'::regtype "
+        "AND oid NOT IN (SELECT objid FROM pg_depend WHERE deptype = 'e')",
     )
     assert set(schemas) == set(OWN_SCHEMAS)
     assert set(tables) == set(PUBLIC_TABLES)

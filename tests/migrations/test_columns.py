@@ -165,7 +165,6 @@ async def test_every_index_of_the_plan_is_there(conn: Connection) -> None:
         "moments btree (generation_config_id)",
         "moments btree (score) WHERE (score IS NOT NULL)",
         "moments btree (start_time, end_time)",
-        "moments gin (to_tsvector('english'::regconfig, (title)::text)) WITH (fastupdate=off)",
         "prompts UNIQUE btree (prompt_hash)",
         "generation_configs UNIQUE btree (config_hash)",
         "generation_configs btree (prompt_id)",

@@ -101,6 +101,19 @@ def test_search_is_filled_from_transcripts_that_are_there(url: str) -> None:
     ]
 
 
+def test_what_is_there_before_passages_waits_to_be_indexed_and_going_back_makes_the_segments_again(url: str) -> None:
+    migrate(url, "0015")
+    execute(url, _ROWS)
+    segments = fetch(url, "SELECT * FROM search.segments")
+    documents = fetch(url, "SELECT transcript_id, document, word_timestamps FROM search.transcripts")
+    migrate(url)
+    assert fetch(url, "SELECT transcript_id FROM search.transcripts WHERE index_version = 0") == [(1,)]
+    assert fetch(url, "SELECT count(video_id), count(moment_id) FROM search.titles WHERE index_version = 0") == [(1, 1)]
+    run_alembic(url, "downgrade", "0015")
+    assert fetch(url, "SELECT * FROM search.segments") == segments
+    assert fetch(url, "SELECT transcript_id, document, word_timestamps FROM search.transcripts") == documents
+
+
 def test_going_back_before_search_keeps_the_transcripts(url: str) -> None:
     migrate(url)
     execute(url, _ROWS)

@@ -7,9 +7,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from app.ai.protocols import Models, MomentFinder, Transcriber
+from app.ai.protocols import Embedder, Models, MomentFinder, Transcriber
 from app.core.config import Settings
-from app.core.errors import ModelNotConfigured
+from app.core.errors import ModelMissing, ModelNotConfigured
 from app.database import Connection, Database, open_async_connection
 from app.models.runs import ClaimedRun, RunRequest, next_stage
 from app.models.stages import RunType, Stage
@@ -30,6 +30,9 @@ class NoModels:
 
     async def get_finder(self, key: str) -> MomentFinder:
         raise ModelNotConfigured(key, ())
+
+    async def get_embedder(self, key: str) -> Embedder:
+        raise ModelMissing("There is no embedder here")
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ from typing import Any
 
 from app.ai.protocols import (
     AudioFile,
+    Embedder,
     FindRequest,
     FindResult,
     FoundMoment,
@@ -20,6 +21,7 @@ from app.ai.protocols import (
     Usage,
     Word,
 )
+from app.core.errors import ModelMissing
 
 USAGE = Usage(calls=1, seconds=0.5, prompt_tokens=100, completion_tokens=10)
 
@@ -125,6 +127,9 @@ class ScriptedModels:
         assert self.finder is not None
         self.keys.append(key)
         return self.finder
+
+    async def get_embedder(self, key: str) -> Embedder:
+        raise ModelMissing("There is no embedder here")
 
 
 def talk(seconds: int) -> dict[str, Sequence[dict[str, Any]]]:

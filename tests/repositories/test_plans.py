@@ -25,8 +25,11 @@ from app.repositories import (
 )
 from app.repositories.jobs import JobRepository
 from app.repositories.provenance import NewGenerationConfig, ProvenanceRepository, config_hash, prompt_hash
-from app.repositories.search import SearchCursor, SearchFilters, SearchRepository
+from app.repositories.search import AskedLexemes, PassagePosition, SearchRepository
+from app.repositories.search_conditions import Conditions, SearchFilters
+from app.repositories.search_index import SearchIndexRepository
 from app.repositories.stage_queue import StageQueueRepository
+from app.services.search_index import rebuild
 from tests.conftest import Databases
 
 _NOON = datetime(2026, 2, 8, 12)
@@ -66,6 +69,7 @@ async def library(databases: Databases, template_url: str) -> AsyncIterator[Conn
     async with open_async_connection(Settings(database_url=databases.create(template_url))) as conn:
         async with conn.transaction():
             await _fill(conn)
+        await rebuild(conn, lambda done, total: None)
         await conn.execute("ANALYZE")
         await conn.execute("SET enable_seqscan = off")
         conn.cursor_factory = _RecordingCursor
@@ -109,13 +113,26 @@ async def test_the_tree_of_a_moment_is_found_through_indexes(library: Connection
     ids=str,
 )
 async def test_words_are_looked_up_whatever_the_filters(library: Connection, filters: SearchFilters) -> None:
-    search, after = SearchRepository(library), SearchCursor(0.5, 7)
-    said = await _explain(library, lambda conn: search.search_transcripts("hello", filters, 5, 10, after))
-    titled = await _explain(library, lambda conn: search.search_moments("moment", filters, 5, after))
-    assert " idx_transcripts_full_text " in said
-    assert " idx_moments_title " in titled
-    for plan in (said, titled):
-        assert "Seq Scan" not in plan
+    conditions = Conditions([("'hello'", 1.0)], "'hello'", ["'hello'"], ["'bye'"])
+    asked = AskedLexemes(["hello"], [])
+    said = await _explain(library, lambda conn: SearchRepository(conn).rank_passages(conditions, filters, [1, 2]))
+    titled = await _explain(library, lambda conn: SearchRepository(conn).rank_titles(conditions, filters))
+    assert " idx_passages_document " in said
+    assert " idx_titles_document " in titled
+    others = [
+        await _explain(
+            library, lambda conn: SearchRepository(conn).get_passages([PassagePosition(1), PassagePosition(2)], asked)
+        ),
+        await _explain(library, lambda conn: SearchRepository(conn).get_videos([1, 2], asked)),
+        await _explain(library, lambda conn: SearchRepository(conn).get_moments([1, 2], asked)),
+        await _explain(library, lambda conn: SearchIndexRepository(conn).list_lexemes([(0, "hello")], [(0, "hello")])),
+        await _explain(library, lambda conn: SearchIndexRepository(conn).count_documents_with_prefixes(["hell"])),
+        await _explain(library, lambda conn: SearchIndexRepository(conn).count_unindexed(200)),
+        await _explain(library, lambda conn: SearchIndexRepository(conn).lock_unindexed_transcript()),
+        await _explain(library, lambda conn: SearchIndexRepository(conn).lock_unindexed_titles(200)),
+    ]
+    for plan in (said, titled, *others):
+        assert "Seq Scan" not in plan.replace("Seq Scan on state ", "")  # which has one row
 
 
 async def test_a_lineage_is_read_through_indexes(library: Connection) -> None:

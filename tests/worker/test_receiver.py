@@ -17,6 +17,7 @@ from app.worker.receiver import StageMessageReceiver
 _KIND = WorkKind.AUDIO
 
 
+@pytest.mark.asyncio(loop_scope="function")  # the session's loop may have tasks of other tests
 @pytest.mark.parametrize("losses", [0, 1, 100])
 async def test_a_receiver_ends_also_where_its_read_loses_a_cancellation(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, losses: int

@@ -1,14 +1,23 @@
-"""Sentence embeddings: all-MiniLM-L6-v2 (BERT with six layers, arXiv:1810.04805), computed with numpy."""
+"""Sentence embeddings: all-MiniLM-L6-v2 (BERT with six layers, arXiv:1810.04805), computed by CTranslate2."""
 
+import asyncio
+import json
+import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.ai.local.model_files import MINILM, make_model_missing_error, read_model_files
+from app.ai.local.model_files import MINILM, ModelFiles, make_model_missing_error, read_model_files
+from app.ai.registry import LOCAL_MODEL_KEY
+from app.core.thread_pool import ThreadPool
 
 if TYPE_CHECKING:
+    import ctranslate2
     from tokenizers import Tokenizer
 
 FloatArray = NDArray[np.float32]
@@ -18,16 +27,15 @@ EMBEDDING_SIZE = 384
 _LAYERS, _HEADS = 6, 12
 _MAX_TOKENS = 256  # as trained
 _BATCH_TOKENS = 1024
-_EPSILON = 1e-12  # `layer_norm_eps` of its config.json
-_MASKED_SCORE = np.float32(-1e9)  # attention score of padding
+_EPSILON = 1e-12
 
 
 class SentenceEmbedder:
     """Computes unit vectors; the dot product of two is the cosine similarity of their sentences."""
 
-    def __init__(self, tokenizer: "Tokenizer", tensors: Mapping[str, FloatArray]) -> None:
+    def __init__(self, tokenizer: "Tokenizer", encoder: "ctranslate2.Encoder") -> None:
         self._tokenizer = tokenizer
-        self._tensors = tensors
+        self._encoder = encoder
 
     def encode(self, texts: Sequence[str], report: Callable[[float], None] | None = None) -> FloatArray:
         """Return embeddings of the shape (texts, 384); long texts are truncated to 256 tokens.
@@ -44,59 +52,52 @@ class SentenceEmbedder:
             vectors[batch] = self._embed_token_batch([tokens[index] for index in batch])
         return vectors
 
-    def _embed_token_batch(self, token_ids: Sequence[Sequence[int]]) -> FloatArray:
-        ids, mask = _pad_token_ids(token_ids)
-        hidden = self._embed_tokens(ids)
-        bias = np.where(mask, np.float32(0), _MASKED_SCORE)[:, None, None, :]
-        for layer in range(_LAYERS):
-            hidden = self._apply_encoder_layer(hidden, bias, f"encoder.layer.{layer}.")
-        return _l2_normalise(
-            (hidden * mask[:, :, None]).sum(axis=1) / mask.sum(axis=1, keepdims=True, dtype=np.float32)
-        )
-
-    def _embed_tokens(self, ids: NDArray[np.int64]) -> FloatArray:
-        tensor = self._tensors
-        words = tensor["embeddings.word_embeddings.weight"][ids]
-        positions = tensor["embeddings.position_embeddings.weight"][: ids.shape[1]]
-        return self._layer_norm(words + positions + tensor["embeddings.token_type_embeddings.weight"][0], "embeddings.")
-
-    def _apply_encoder_layer(self, hidden: FloatArray, bias: FloatArray, prefix: str) -> FloatArray:
-        attention = self._linear(
-            self._self_attention(hidden, bias, prefix + "attention.self."),
-            prefix + "attention.output.dense.",
-        )
-        hidden = self._layer_norm(hidden + attention, prefix + "attention.output.")
-        inner = _gelu(self._linear(hidden, prefix + "intermediate.dense."))
-        return self._layer_norm(hidden + self._linear(inner, prefix + "output.dense."), prefix + "output.")
-
-    def _self_attention(self, hidden: FloatArray, bias: FloatArray, prefix: str) -> FloatArray:
-        count, length, size = hidden.shape
-        query, key, value = (
-            self._linear(hidden, f"{prefix}{part}.").reshape(count, length, _HEADS, -1).transpose(0, 2, 1, 3)
-            for part in ("query", "key", "value")
-        )
-        scores = query @ key.transpose(0, 1, 3, 2) * np.float32((size / _HEADS) ** -0.5) + bias
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        weights /= weights.sum(axis=-1, keepdims=True)
-        attention: FloatArray = (weights @ value).transpose(0, 2, 1, 3).reshape(count, length, size)
-        return attention
-
-    def _linear(self, hidden: FloatArray, prefix: str) -> FloatArray:
-        product: FloatArray = hidden @ self._tensors[prefix + "weight"].T + self._tensors[prefix + "bias"]
-        return product
-
-    def _layer_norm(self, hidden: FloatArray, prefix: str) -> FloatArray:
-        centred = hidden - hidden.mean(axis=-1, keepdims=True)
-        spread = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(_EPSILON))
-        normal: FloatArray = centred / spread * self._tensors[prefix + "LayerNorm.weight"]
-        return normal + self._tensors[prefix + "LayerNorm.bias"]
+    def _embed_token_batch(self, token_ids: Sequence[list[int]]) -> FloatArray:
+        """Return the normalised means of the last hidden states of the tokens."""
+        hidden = np.array(self._encoder.forward_batch(token_ids).last_hidden_state)
+        counts = np.array([len(each) for each in token_ids])[:, None]
+        mask = np.arange(hidden.shape[1]) < counts
+        return _l2_normalise((hidden * mask[:, :, None]).sum(axis=1) / counts.astype(np.float32))
 
 
-def load_embedder() -> SentenceEmbedder:
-    """Load the model. Raises `ModelMissing`."""
+class LocalEmbedder:
+    """Computes vectors for searching by meaning on this machine, in 8-bit numbers: twice as fast, nearly the same.
+
+    The model is loaded on first use.
+    """
+
+    name = f"{LOCAL_MODEL_KEY}/{MINILM.name}"
+
+    def __init__(self) -> None:
+        self._cores = os.cpu_count() or 1
+        self._threads = ThreadPool("embeddings", self._cores)
+        self._loading = Lock()
+        self._embedder: SentenceEmbedder | None = None
+
+    async def embed(self, texts: Sequence[str], *, at_once: int = 1) -> list[list[float]]:
+        """Return the vector of each text, in up to `at_once` threads."""
+        count = max(1, min(at_once, self._cores, len(texts)))
+        slices = [texts[first::count] for first in range(count)]
+        vectors: list[list[float]] = [[] for _ in texts]
+        for first, made in enumerate(await asyncio.gather(*(self._threads.run(self._encode, each) for each in slices))):
+            vectors[first::count] = made
+        return vectors
+
+    def close(self) -> None:
+        self._threads.close()
+
+    def _encode(self, texts: Sequence[str]) -> list[list[float]]:
+        with self._loading:
+            if self._embedder is None:
+                self._embedder = load_embedder(compute_type="int8", threads=self._cores)
+        vectors: list[list[float]] = self._embedder.encode(texts).tolist()
+        return vectors
+
+
+def load_embedder(compute_type: str = "default", threads: int = 1) -> SentenceEmbedder:
+    """Load the model, which up to `threads` threads can use at once. Raises `ModelMissing`."""
     try:
-        from safetensors.numpy import load
-        from threadpoolctl import threadpool_limits
+        import ctranslate2
         from tokenizers import Tokenizer
     except ImportError:
         raise make_model_missing_error(MINILM.name) from None
@@ -104,10 +105,68 @@ def load_embedder() -> SentenceEmbedder:
     tokenizer = Tokenizer.from_buffer(files.others["tokenizer.json"])
     tokenizer.no_padding()
     tokenizer.enable_truncation(_MAX_TOKENS)
-    threadpool_limits(
-        1, user_api="blas"
-    )  # for good: small matrices gain little from threads, and other jobs need the cores
-    return SentenceEmbedder(tokenizer, load(files.weights))
+    with TemporaryDirectory() as folder:
+        _make_model_spec(files).save(folder)
+        saved = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+    # One thread for each text: other jobs need the cores.
+    encoder = ctranslate2.Encoder(
+        MINILM.name, files=saved, compute_type=compute_type, inter_threads=threads, intra_threads=1
+    )
+    return SentenceEmbedder(tokenizer, encoder)
+
+
+def _make_model_spec(files: ModelFiles) -> Any:
+    """Return the published weights as a model of CTranslate2."""
+    import ctranslate2.specs
+    from safetensors.numpy import load
+
+    common = ctranslate2.specs.common_spec
+    spec = ctranslate2.specs.TransformerEncoderModelSpec(
+        ctranslate2.specs.TransformerEncoderSpec(
+            _LAYERS,
+            _HEADS,
+            pre_norm=False,
+            activation=common.Activation.GELU,
+            num_source_embeddings=2,  # of words and of token types
+            embeddings_merge=common.EmbeddingsMerge.ADD,
+            layernorm_embedding=True,
+        )
+    )
+    tensors = load(files.weights)
+    encoder = spec.encoder
+    encoder.scale_embeddings = False
+    encoder.embeddings[0].weight = tensors["embeddings.word_embeddings.weight"]
+    encoder.embeddings[1].weight = tensors["embeddings.token_type_embeddings.weight"]
+    encoder.position_encodings.encodings = tensors["embeddings.position_embeddings.weight"]
+    _set_layer_norm(encoder.layernorm_embedding, tensors, "embeddings")
+    for number, layer in enumerate(encoder.layer):
+        _set_encoder_layer(layer, tensors, f"encoder.layer.{number}.")
+    vocabulary = json.loads(files.others["tokenizer.json"])["model"]["vocab"]
+    spec.register_vocabulary(sorted(vocabulary, key=vocabulary.__getitem__))
+    spec.config.unk_token = "[UNK]"  # noqa: S105  no password
+    spec.validate()
+    spec.optimize()
+    return spec
+
+
+def _set_encoder_layer(layer: Any, tensors: Mapping[str, FloatArray], prefix: str) -> None:
+    attention, output = layer.self_attention, prefix + "attention.output"
+    names = [f"{prefix}attention.self.{name}" for name in ("query", "key", "value")]
+    attention.linear[0].weight = np.concatenate([tensors[f"{name}.weight"] for name in names])
+    attention.linear[0].bias = np.concatenate([tensors[f"{name}.bias"] for name in names])
+    _set_linear(attention.linear[1], tensors, f"{output}.dense")
+    _set_layer_norm(attention.layer_norm, tensors, output)
+    _set_linear(layer.ffn.linear_0, tensors, f"{prefix}intermediate.dense")
+    _set_linear(layer.ffn.linear_1, tensors, f"{prefix}output.dense")
+    _set_layer_norm(layer.ffn.layer_norm, tensors, f"{prefix}output")
+
+
+def _set_linear(linear: Any, tensors: Mapping[str, FloatArray], name: str) -> None:
+    linear.weight, linear.bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+
+
+def _set_layer_norm(layer_norm: Any, tensors: Mapping[str, FloatArray], name: str) -> None:
+    layer_norm.gamma, layer_norm.beta = tensors[f"{name}.LayerNorm.weight"], tensors[f"{name}.LayerNorm.bias"]
 
 
 def _batch_by_token_count(token_counts: Sequence[int]) -> list[list[int]]:
@@ -122,24 +181,6 @@ def _batch_by_token_count(token_counts: Sequence[int]) -> list[list[int]]:
     return batches
 
 
-def _pad_token_ids(token_ids: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    longest = max(map(len, token_ids))
-    ids = np.array([[*each, *[0] * (longest - len(each))] for each in token_ids], np.int64)
-    mask = np.arange(longest) < np.array([len(each) for each in token_ids])[:, None]
-    return ids, mask
-
-
 def _l2_normalise(vectors: FloatArray) -> FloatArray:
     normal: FloatArray = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(_EPSILON))
     return normal
-
-
-def _gelu(x: FloatArray) -> FloatArray:
-    """Compute GELU with the error function of Abramowitz and Stegun, 7.1.26 (error below 1.5e-7)."""
-    z = np.abs(x) * np.float32(2**-0.5)
-    t = 1 / (1 + np.float32(0.3275911) * z)
-    series = np.full_like(t, 1.061405429)
-    for factor in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
-        series = series * t + np.float32(factor)
-    error: FloatArray = np.copysign(1 - series * t * np.exp(-z * z), x)
-    return x * np.float32(0.5) * (1 + error)
