@@ -6,12 +6,13 @@ import logging
 import signal
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 from types import FrameType
 
 import psycopg.pq
 from fastapi import FastAPI
+from starlette.routing import Route
 
 from app import __version__
 from app.api import (
@@ -33,6 +34,7 @@ from app.api.access import ApiKeyMiddleware, OpenServerWarningMiddleware
 from app.api.browser_policy import BrowserPolicyMiddleware, PolicyAnswerMiddleware, warn_of_wildcard_settings
 from app.api.docs import add_docs_pages
 from app.api.errors import install_error_handlers
+from app.api.mcp import MCP_PATH, McpEndpoint
 from app.api.middleware import BodyLimitMiddleware, RequestContextMiddleware, SlashRedirect
 from app.api.openapi import TAGS, Application, make_operation_id
 from app.api.runs import make_run_status_feeds
@@ -103,6 +105,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in _ROUTERS:
         app.include_router(router)
     add_docs_pages(app)
+    app.state.mcp = McpEndpoint(app, settings)
+    app.router.routes.append(Route(MCP_PATH, app.state.mcp, methods=["POST"], include_in_schema=False))
     app.router.default = SlashRedirect(app.router)
     install_error_handlers(app)
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
@@ -133,7 +137,7 @@ async def _open_application(app: FastAPI) -> AsyncIterator[None]:
     if settings.storage_url is None or settings.data_dir.exists():
         with contextlib.suppress(OSError):  # what needs it says so
             prepare_data_folder(settings)
-    async with open_resources(resources):
+    async with open_resources(resources), aclosing(app.state.mcp):
         gc.set_threshold(_GC_THRESHOLD)
         gc.collect()
         gc.freeze()

@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.docs import ASSET_PATHS, PAGE_PATHS
 from app.api.errors import error_answer
+from app.api.mcp import MCP_PATH
 from app.core.addresses import OPEN_TO_ALL, is_loopback_host
 from app.core.api_keys import ApiKey, find_api_key
 
@@ -77,6 +78,8 @@ class OpenServerWarningMiddleware:
 
 
 def _find_scope_problem(key: ApiKey, method: str, path: str) -> str | None:
+    if path == MCP_PATH and method == "POST":
+        return None  # its tools call other routes with the same key
     if key.access == "read" and method not in SAFE_METHODS:
         return _READ_ONLY
     return _NO_ADMIN if key.access != "admin" and needs_admin_key(path, method) else None

@@ -11,6 +11,7 @@ from typer.main import get_command
 from app import __version__
 from app.cli.database import database
 from app.cli.intake import intake
+from app.cli.mcp import serve_mcp_over_stdio
 from app.cli.models import models
 from app.cli.run import serve_or_run_video
 from app.cli.servers import open_migrated_servers
@@ -119,6 +120,7 @@ def import_library_folder(
 
 
 commands.command("worker", short_help="Work on runs, beside a server or on another machine.")(run_worker_until_signal)
+commands.command("mcp", short_help="Serve tools for assistants over standard input and output.")(serve_mcp_over_stdio)
 commands.add_typer(intake, name="intake", short_help="What other programs asked for and could not become a run.")
 commands.add_typer(
     models, name="models", short_help="The AI models that runs use: their addresses, keys and parameters."
