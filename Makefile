@@ -4,10 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run import test lint types fmt settings migrate bench lock audit ci clean
+.PHONY: help run import test lint types fmt settings migrate bench bench-search quality lock audit ci clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 run: .venv/.server  ## set everything up and serve the API on http://127.0.0.1:7005
 	@exec $(BIN)/python -m app run
@@ -37,6 +37,12 @@ migrate: .venv/.server  ## create the database and bring it to the newest revisi
 
 bench: .venv/.tests .venv-bench/.ready  ## measure this server beside two peers
 	@$(BIN)/python -m tests.performance.bench $(OPTIONS)
+
+bench-search: .venv/.tests .venv-bench/.ready  ## measure searches in a large library: OPTIONS='--transcripts 10000'
+	@$(BIN)/python -m tests.performance.large_search $(OPTIONS)
+
+quality: .venv/.tests  ## measure how good searches are: make quality TALKS=folder/of/talks
+	@$(BIN)/python -m tests.quality.search "$(TALKS)" $(OPTIONS)
 
 lock: .venv-supply/.ready  ## write .ci/locks anew after a change of a requirements file
 	@.venv-supply/bin/python .ci/lock.py .venv-supply/bin/uv $(OPTIONS)

@@ -1,5 +1,6 @@
 """The databases that are measured over, on a PostgreSQL of the measurement's own, and its count of statements."""
 
+import asyncio
 import random
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import psycopg
 from app.embedded import EmbeddedPostgres
 from tests.performance.dataset import (
     FREE_FROM_SECONDS,
+    index_library,
     load_bare_videos,
     load_library,
     load_short_videos,
@@ -51,6 +53,8 @@ class Databases:
     def forget_search(self, name: str) -> None:
         """Leave the upkeep of this project's own search tables to this project."""
         self._run(name, "ALTER TABLE transcripts DISABLE TRIGGER transcripts_follow")
+        self._run(name, "ALTER TABLE videos DISABLE TRIGGER videos_follow_title")
+        self._run(name, "ALTER TABLE moments DISABLE TRIGGER moments_follow_title")
 
     def fill(self, name: str) -> None:
         self.create(name)
@@ -61,6 +65,7 @@ class Databases:
         else:
             speech = Speech(SEED)
             load_library(self.url(name), record_library(speech, self.videos))
+            asyncio.run(index_library(self.url(name)))
             self.queries = speech.queries(200)
         self._run(name, "VACUUM ANALYZE")  # leaves nothing for the background to do while something is measured
         self._administer("CHECKPOINT")

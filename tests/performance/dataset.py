@@ -16,6 +16,9 @@ import orjson
 import psycopg
 from psycopg.types.json import Jsonb
 
+from app.core.config import Settings
+from app.database import open_async_connection
+from app.services.search_index import rebuild
 from tests.media.movies import make_movie
 from tests.performance.text import Speech
 
@@ -136,6 +139,12 @@ def load_library(url: str, recordings: Iterable[Recording]) -> None:
         _insert_what_was_made(conn)
 
 
+async def index_library(url: str) -> None:
+    """Index all transcripts and titles for searching."""
+    async with open_async_connection(Settings(database_url=url)) as conn:
+        await rebuild(conn, lambda done, total: None)
+
+
 def load_bare_videos(url: str, count: int) -> None:
     """Write `count` videos without anything else."""
     with psycopg.connect(url) as conn:
@@ -251,7 +260,7 @@ def _insert_moments(
                 configs[operation],
             ],
         )
-        (rows[moment["id"]],) = cursor.fetchone() or ()
+        (rows[moment["id"]],) = next(cursor)
 
 
 def _insert_config(conn: psycopg.Connection[Any], prompt_id: int, config: dict[str, Any]) -> int:
@@ -265,7 +274,7 @@ def _insert_config(conn: psycopg.Connection[Any], prompt_id: int, config: dict[s
         """,
         [prompt_id, prompt_id, hashlib.sha256(repr((prompt_id, values)).encode()).hexdigest(), *values],
     )
-    (config_id,) = cursor.fetchone() or ()
+    (config_id,) = next(cursor)
     return int(config_id)
 
 
