@@ -292,35 +292,26 @@ class _Search:
         for passage in passages:
             if found := loaded.get(passage.id):
                 text = MarkedText(found.text, found.positions, found.times)
-                occurrences += [(occurrence, text) for occurrence in self._find_occurrences(text, passage)]
+                occurrences += [(each, text) for each in self._find_occurrences(text, passage)]
         if not occurrences:
             title = MarkedText(display_title(video.identifier, video.title), video.positions)
             return VideoHit(video, rank, title.make_html(self._query.list_marked(title)), [])
         best, text = max(occurrences, key=lambda found: found[0].weight)
         snippet = text.make_snippet(best, self._query.list_marked(text))
-        most_occurrences = _MAX_PHRASE_OCCURRENCES if self._query.phrases else _MAX_OCCURRENCES
+        most = _MAX_PHRASE_OCCURRENCES if self._query.phrases else _MAX_OCCURRENCES
         gap = 0 if self._query.phrases or len(self._query.words) == 1 else _OCCURRENCE_GAP
-        return VideoHit(
-            video,
-            rank,
-            snippet,
-            choose_occurrences([occurrence for occurrence, _ in occurrences], most_occurrences, gap),
-        )
+        return VideoHit(video, rank, snippet, choose_occurrences([each for each, _ in occurrences], most, gap))
 
     def _find_occurrences(self, text: MarkedText, passage: _ScoredPassage) -> list[Occurrence]:
         """Return where the words are said, or else where the part that means it begins."""
-        occurrences = self._query.find_occurrences(text) if self._uses_words else []
+        found = self._query.find_occurrences(text) if self._uses_words else []
         if self._vector is None:
-            return occurrences
-        heaviest = max((occurrence.weight for occurrence in occurrences), default=1.0)
-        occurrences = [
-            replace(occurrence, weight=passage.score * occurrence.weight / heaviest) for occurrence in occurrences
-        ]
-        if passage.part and not any(
-            passage.part[0] <= occurrence.first <= passage.part[1] for occurrence in occurrences
-        ):
-            occurrences.append(text.make_occurrence(*passage.part, passage.score))
-        return occurrences
+            return found
+        heaviest = max((each.weight for each in found), default=1.0)
+        found = [replace(each, weight=passage.score * each.weight / heaviest) for each in found]
+        if passage.part and not any(passage.part[0] <= each.first <= passage.part[1] for each in found):
+            found.append(text.make_occurrence(*passage.part, passage.score))
+        return found
 
     async def load_moments(self, page: "_Hits") -> list[MomentHit]:
         if not page.moment_ids:

@@ -134,16 +134,16 @@ async def clip(library_url: str, tmp_path: Path) -> dict[str, str]:
     """The arguments for the address of a clip, which is in the folder `library`."""
     clip_file = make_movie(tmp_path / "library" / "clip.mp4")
     async with open_async_connection(Settings(database_url=library_url)) as conn:
-        video = await make_video(conn, identifier="film", cloud_url=clip_file.as_uri(), duration_seconds=60.0)
+        video = await make_video(conn, identifier="clipped", cloud_url=clip_file.as_uri(), duration_seconds=60.0)
         moment = await make_moment(conn, video_id=video.id, start_time=1.0, end_time=2.0)
         await make_clip(conn, moment, cloud_url=clip_file.as_uri())
-    return {"video_id": "film", "moment_id": moment.identifier}
+    return {"video_id": "clipped", "moment_id": moment.identifier}
 
 
 async def test_a_clip_has_the_address_by_which_its_caller_reaches_the_server(
     library_url: str, clip: dict[str, str], redis_url: str, tmp_path: Path
 ) -> None:
-    path = f"/api/videos/film/moments/{clip['moment_id']}/clip"
+    path = f"/api/videos/clipped/moments/{clip['moment_id']}/clip"
     with serving(tmp_path, database_url=library_url, redis_url=redis_url, library_dirs=tmp_path / "library") as server:
         async with open_client(server.url) as client:
             assert await call(client, "get_clip_address", **clip) == {"url": server.url + path}
@@ -160,7 +160,7 @@ async def test_a_clip_has_the_public_address_where_there_is_one(
     with serving(tmp_path, database_url=library_url, redis_url=redis_url, **settings) as server:
         async with open_client(server.url) as client:
             found = await call(client, "get_clip_address", **clip)
-    assert found == {"url": f"https://videos.example/api/videos/film/moments/{clip['moment_id']}/clip"}
+    assert found == {"url": f"https://videos.example/api/videos/clipped/moments/{clip['moment_id']}/clip"}
 
 
 async def test_a_run_keeps_what_was_found_before(
@@ -169,7 +169,7 @@ async def test_a_run_keeps_what_was_found_before(
     settings = {"library_dirs": tmp_path / "library", "run_pipeline_worker": False}
     with serving(tmp_path, database_url=library_url, redis_url=redis_url, **settings) as server:
         async with open_client(server.url) as client:
-            await call(client, "start_run", video_id="film")
+            await call(client, "start_run", video_id="clipped")
     ((request,),) = fetch(library_url, "SELECT request FROM pipeline.runs")
     assert [name for name in request if name.startswith("override_") and request[name]] == []
 
@@ -270,4 +270,4 @@ async def test_a_clip_has_the_address_of_the_settings_where_the_caller_uses_none
         Client(server) as client,
     ):
         found = await call(client, "get_clip_address", **clip)
-    assert found == {"url": f"{url}/api/videos/film/moments/{clip['moment_id']}/clip"}
+    assert found == {"url": f"{url}/api/videos/clipped/moments/{clip['moment_id']}/clip"}
