@@ -18,7 +18,7 @@ from app.database.queries import (
 # An upgrade that changes how documents are made raises it: then all transcripts and titles are indexed anew.
 INDEX_VERSION = 1
 
-_MAX_MISSPELT_LETTERS = 2  # that are missing or too many
+_LETTERS_PER_MISTAKE = 4  # of a misspelt word, for each that is missing or too many
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,12 +330,13 @@ class SearchIndexRepository(Repository):
             FROM unnest(%(words)s::text[]) AS asked
             CROSS JOIN LATERAL (
                 SELECT word AS similar_word FROM search.words
-                WHERE word %% asked AND word !~ '^~' AND abs(length(word) - length(asked)) <= %(most)s
+                WHERE word %% asked AND word !~ '^~'
+                  AND abs(length(word) - length(asked)) <= length(asked) / %(letters)s
                 ORDER BY similarity(word, asked) DESC, documents DESC, word
                 LIMIT 1
             ) AS found
             """,
-            {"words": list(words), "most": _MAX_MISSPELT_LETTERS},
+            {"words": list(words), "letters": _LETTERS_PER_MISTAKE},
         )
         return dict(await cursor.fetchall())
 

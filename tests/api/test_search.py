@@ -188,7 +188,7 @@ async def test_a_word_that_is_misspelt_is_corrected_where_nothing_is_found(
     client: AsyncClient, conn: Connection
 ) -> None:
     for number in range(3):
-        await make_talk(conn, f"talk-{number}", "Machine learning.", "Asparagus.")
+        await make_talk(conn, f"talk-{number}", "Machine learning.", "Asparagus.", "Go and do.")
     found = await search_all(client, '"Machne learning" +asparragus!', limit=2)
     assert found["did_you_mean"] == '"machine learning" +asparagus!'
     assert len(found["hits"]) == 2
@@ -197,7 +197,7 @@ async def test_a_word_that_is_misspelt_is_corrected_where_nothing_is_found(
     assert rest["did_you_mean"] == found["did_you_mean"]
     assert [hit["snippet"] for hit in rest["hits"]] == ["<mark>Machine</mark> <mark>learning</mark>."]
     assert (await search_all(client, "machne learning"))["did_you_mean"] is None
-    for unlike in ("xyzzyx", "machinations", "aspa"):
+    for unlike in ("xyzzyx", "machinations", "aspa", "good", "dog"):
         assert (await search_all(client, f'"{unlike}"'))["did_you_mean"] is None
     await conn.execute("DROP EXTENSION pg_trgm CASCADE")
     assert (await search_all(client, '"machne learning"'))["hits"] == []
